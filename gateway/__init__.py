@@ -1,0 +1,1 @@
+"""Everything with bytes, headers, status codes, sockets and pages."""

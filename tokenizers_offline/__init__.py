@@ -1,0 +1,1 @@
+"""How many tokens is this prompt, for this model? Knows nothing of HTTP or budgets."""

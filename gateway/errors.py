@@ -1,18 +1,18 @@
 """One tree of what can go wrong for a caller; each format renders it in its own dialect.
 
-    GatewayError
-    ├── BadRequest              400  malformed body, wrong field, missing model
-    ├── Unauthorized            401  no key, unknown, disabled or expired key
-    ├── Forbidden               403  model not allowed for this key, admin only
-    ├── NotFound                404  no such path
-    │   └── ModelNotFound       404  unknown model, with the nearest names
-    ├── MethodNotAllowed        405
-    ├── PayloadTooLarge         413  body over `server.max_body`
-    ├── BudgetRefused           429 / 413  a budget says no (see `policies`)
-    ├── Unavailable             503  overload, draining, tokenizer not installed
-    │   └── StoreUnavailable    503  the budget store cannot be reached
-    └── UpstreamError           502  refused, reset, garbage, TLS
-        └── UpstreamTimeout     504
+GatewayError
+├── BadRequest              400  malformed body, wrong field, missing model
+├── Unauthorized            401  no key, unknown, disabled or expired key
+├── Forbidden               403  model not allowed for this key, admin only
+├── NotFound                404  no such path
+│   └── ModelNotFound       404  unknown model, with the nearest names
+├── MethodNotAllowed        405
+├── PayloadTooLarge         413  body over `server.max_body`
+├── BudgetRefused           429 / 413  a budget says no (see `policies`)
+├── Unavailable             503  overload, draining, tokenizer not installed
+│   └── StoreUnavailable    503  the budget store cannot be reached
+└── UpstreamError           502  refused, reset, garbage, TLS
+    └── UpstreamTimeout     504
 """
 
 from __future__ import annotations
@@ -48,19 +48,14 @@ class GatewayError(Exception):
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.status = status if status is not None else type_default(self, "status")
-        self.type = type if type is not None else type_default(self, "type")
-        self.code = code if code is not None else type_default(self, "code")
+        self.status = status if status is not None else self.__class__.status
+        self.type = type if type is not None else self.__class__.type
+        self.code = code if code is not None else self.__class__.code
         self.param = param
         self.retry_after_s = retry_after_s
         self.should_retry = should_retry
         self.headers = dict(headers or {})
         self.details = dict(details or {})
-
-
-def type_default(error: GatewayError, name: str) -> Any:
-    """Return the class's own default for a field."""
-    return getattr(error.__class__, name)
 
 
 class BadRequest(GatewayError):

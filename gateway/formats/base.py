@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from gateway.errors import GatewayError
+from policies.usage import Usage
 from tokenizers_offline.prompt import Prompt, TokenCount
 
 Kind = Literal["generate", "embed", "count"]
@@ -42,17 +43,6 @@ class Call:
     body: Mapping[str, Any] = field(default_factory=dict)
     wants_usage: bool = True
     """False when a streaming caller did not ask for the usage chunk, so that it must be hidden again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What was really used, in the provider's own numbers. `input_tokens` includes cached ones."""
-
-    input_tokens: int
-    output_tokens: int
-    cached_tokens: int = 0
-    reasoning_tokens: int = 0
-    source: Literal["reported", "counted", "held"] = "reported"
 
 
 class UsageReader(Protocol):

@@ -1,0 +1,199 @@
+"""The nouns of a policy: frozen, validated once at the edge, shared by every request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Unit = Literal["tokens", "input_tokens", "output_tokens", "requests", "concurrent"]
+Period = Literal["minute", "hour", "day", "week", "month", "year", "total"]
+Mode = Literal["enforce", "shadow"]
+OutputHold = int | Literal["learned", "model_max", "clamp", "refuse"]
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A caller. `digest` is ``sha256:<hex>`` of the credential; the credential itself is nowhere.
+
+    `expires` is a Unix time; `upstream_key` replaces the caller's credential on the way out.
+    """
+
+    id: str
+    digest: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    expires: float | None = None
+    disabled: bool = False
+    upstream_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most `amount` of `unit` per `per`. `sliding` looks back one period from now instead of following the
+    calendar. `per` is ``total`` (and meaningless) for ``concurrent``."""
+
+    unit: Unit
+    amount: int
+    per: Period
+    sliding: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Who a budget is for: every given field must match. `key`, `model` and `upstream` hold glob patterns
+    (empty: anyone); `tags` maps a tag to its allowed patterns."""
+
+    key: tuple[str, ...] = ()
+    model: tuple[str, ...] = ()
+    upstream: tuple[str, ...] = ()
+    tags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What a token costs in the budget's unit, for those who budget in cost: per token kind, and a factor per
+    model pattern (first match wins)."""
+
+    input: float = 1.0
+    output: float = 1.0
+    cached: float = 1.0
+    reasoning: float = 1.0
+    models: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A named set of limits. `each` names what gets a counter of its own: ``key``, a tag, or "" (one shared).
+
+    `output_hold` None takes the policy's default. `warn_at` holds fractions of a limit.
+    """
+
+    name: str
+    limits: tuple[Limit, ...] = ()
+    match: Match = Match()
+    each: str = ""
+    mode: Mode = "enforce"
+    max_input_tokens: int | None = None
+    max_output_tokens: int | None = None
+    output_hold: OutputHold | None = None
+    allow_models: tuple[str, ...] = ()
+    deny_models: tuple[str, ...] = ()
+    warn_at: tuple[float, ...] = ()
+    weights: Weights = Weights()
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Who asks, for what."""
+
+    key_id: str
+    tags: Mapping[str, str]
+    model: str
+    upstream: str
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What is known before forwarding.
+
+    `input_tokens` is the upper bound to hold. `output_cap` is the caller's cap for one answer (None: none named),
+    `choices` how many answers the request may produce, `model_max_output` the model's own limit where known.
+    """
+
+    input_tokens: int
+    output_cap: int | None = None
+    choices: int = 1
+    model_max_output: int | None = None
+    requests: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetStatus:
+    """One limit of one budget as it stands for a subject. `resets_at` is a Unix time, None for ``total``;
+    `scope` is the counter's owner (``key=alice``, ``team=search``, ``all``)."""
+
+    budget: str
+    scope: str
+    unit: Unit
+    per: Period
+    limit: int
+    used: int
+    held: int
+    resets_at: float | None
+    mode: Mode = "enforce"
+    sliding: bool = False
+
+    @property
+    def remaining(self) -> int:
+        """What a new request may still take, never negative."""
+        return max(0, self.limit - self.used - self.held)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request may not pass. `retry_after_s` is None where waiting does not help."""
+
+    reason: Literal["window_full", "quota_spent", "never_fits", "model_denied", "output_cap_required"]
+    budget: str
+    scope: str
+    message: str
+    unit: Unit = "tokens"
+    per: Period = "total"
+    asked: int = 0
+    available: int = 0
+    limit: int = 0
+    resets_at: float | None = None
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """One line of a reservation: `amount` is held on `counter` (a key that names budget, scope, unit and window
+    start, and never the limit's amount) as long as used + held stays within `ceiling` (None: shadow)."""
+
+    counter: str
+    amount: int
+    ceiling: int | None
+    unit: Unit
+    expires_at: float | None
+    """When the counter may be dropped for good: after its window ended and late settles are over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Tokens held for one request until exactly one of settle, release or the sweeper ends it."""
+
+    id: str
+    subject: Subject
+    charges: tuple[Charge, ...]
+    held_input: int
+    held_output: int
+    held_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The engine's answer. `output_cap` is set when the request must be forwarded with that cap on one answer
+    (``output_hold: clamp``, `Budget.max_output_tokens`). `statuses` are after the hold; `warnings` names the
+    ``warn_at`` thresholds just crossed."""
+
+    allowed: bool
+    reservation: Reservation | None
+    statuses: tuple[BudgetStatus, ...] = ()
+    refusal: Refusal | None = None
+    output_cap: int | None = None
+    warnings: tuple[str, ...] = ()
+    degraded: str = ""
+    """How the store failed if this decision was made without it (``allow``, ``divide``)."""
+
+
+class KeyRefused(Exception):
+    """The credential does not admit the caller. `reason`: ``missing``, ``unknown``, ``disabled``, ``expired``."""
+
+    def __init__(self, reason: Literal["missing", "unknown", "disabled", "expired"], message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class StoreLost(Exception):
+    """The budget store cannot be reached; the message names it and what failed."""

@@ -53,6 +53,8 @@ class ModelSpec:
     accuracy: Accuracy = Accuracy.EXACT
     description: str = ""
     max_output_tokens: int | None = None
+    template: str = ""
+    """The id of the chat template in the tokenizer store; "" where the layout needs none."""
     options: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -61,7 +63,8 @@ class Layout(Protocol):
     """Pure and stateless: no tokenizer, no I/O.
 
     `platform` is who serves the model where that changes the bill (``openai``, ``azure``, ``vertex``,
-    ``ai_studio``, ``openrouter``, ``groq``, ...); "" when unknown.
+    ``ai_studio``, ``openrouter``, ``groq``, ...); "" when unknown. `template` is the installed chat template
+    that the catalog names for the model; "" when there is none.
     """
 
-    def render(self, prompt: Prompt, model: ModelSpec, *, platform: str = "") -> Rendered: ...
+    def render(self, prompt: Prompt, model: ModelSpec, *, platform: str = "", template: str = "") -> Rendered: ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -104,3 +105,19 @@ class RequestFormat(Protocol):
     def with_usage_requested(self, call: Call) -> bytes | None:
         """The body asking the upstream for usage in its stream; None when it already comes by itself."""
         ...
+
+
+def retry_headers(error: GatewayError) -> dict[str, str]:
+    """The headers that tell an SDK whether and when to try again, plus the error's own.
+
+    ``Retry-After`` is whole seconds rounded up (RFC 9110), ``retry-after-ms`` and ``x-should-retry`` are what the
+    OpenAI and Anthropic SDKs read first.
+    """
+    headers = dict(error.headers)
+    if error.retry_after_s is not None:
+        wait_ms = max(0, math.ceil(error.retry_after_s * 1000))
+        headers["Retry-After"] = str(-(-wait_ms // 1000))
+        headers["retry-after-ms"] = str(wait_ms)
+    if error.should_retry is not None:
+        headers["x-should-retry"] = "true" if error.should_retry else "false"
+    return headers

@@ -1,0 +1,126 @@
+"""What no single field can know: names that must differ, names that must exist, settings that contradict.
+
+These look at the raw values, so that they also speak up when some fields are wrong in themselves.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from gateway.config.document import Document, Route
+from gateway.config.problems import Problem, did_you_mean
+
+_MATCH_FIELDS = ("key", "model", "upstream")
+_OVERHEAD_FIELDS = ("text", "tools")
+
+
+def check_rules(document: Document) -> list[Problem]:
+    """Find the mistakes that only show between fields."""
+    return [
+        *_duplicates(document, "keys", "id", "ids name counters and must differ", "rename one of them"),
+        *_duplicates(document, "keys", "digest", "one key must have one owner", "give each its own key"),
+        *_duplicates(document, "budgets", "name", "names make counters and must differ", "rename one of them"),
+        *_duplicates(document, "upstreams", "name", "names are used by budgets and must differ", "rename one of them"),
+        *_duplicates(document, "upstreams", "prefix", "only the first could ever be chosen", "change one of them"),
+        *_upstreams(document),
+        *_formats(document),
+        *_tags(document),
+        *_store(document),
+    ]
+
+
+def _items(document: Document, section: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    found = document.data.get(section)
+    for index, item in enumerate(found if isinstance(found, list) else ()):
+        if isinstance(item, Mapping):
+            yield index, item
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _duplicates(document: Document, section: str, field: str, why: str, remedy: str) -> Iterator[Problem]:
+    seen: dict[str, Route] = {}
+    for index, item in _items(document, section):
+        value = item.get(field)
+        if not value or not isinstance(value, str):
+            continue
+        route: Route = (section, index, field)
+        if value in seen:
+            shown = f"`{field}: {value}`" if field != "digest" else "the same digest"
+            line = document.place(seen[value]).rsplit(":", 2)[-2]
+            yield Problem(document.place(route), f"{shown} is used twice (first on line {line}): {why}", remedy)
+        else:
+            seen[value] = route
+
+
+def _upstreams(document: Document) -> Iterator[Problem]:
+    if document.data.get("upstreams") == []:
+        yield Problem(
+            document.place(("upstreams",)), "`upstreams` is empty", 'write `upstreams: [{name: echo, url: "echo:"}]`'
+        )
+    for index, upstream in _items(document, "upstreams"):
+        prefix = upstream.get("prefix")
+        if isinstance(prefix, str) and prefix and not prefix.startswith("/"):
+            place = document.place(("upstreams", index, "prefix"))
+            yield Problem(place, f"`prefix: {prefix}` is no path", f"write `prefix: /{prefix}`")
+        for pattern, value in _mapping(upstream.get("overheads")).items():
+            for unknown in sorted(set(_mapping(value)) - set(_OVERHEAD_FIELDS)):
+                place = document.place(("upstreams", index, "overheads", pattern, unknown), of_value=False)
+                yield Problem(place, f"there is no overhead for `{unknown}`", did_you_mean(unknown, _OVERHEAD_FIELDS))
+
+
+def _formats(document: Document) -> Iterator[Problem]:
+    named = [
+        (document.place(("upstreams", index, "formats", position)), name)
+        for index, upstream in _items(document, "upstreams")
+        if isinstance(upstream.get("formats"), list)
+        for position, name in enumerate(upstream["formats"])
+        if isinstance(name, str)
+    ]
+    if not named:
+        return
+    from gateway.formats import FORMATS  # late: most files name no format
+
+    known = {each.name for each in FORMATS}
+    for place, name in named:
+        if name not in known:
+            yield Problem(place, f"there is no format `{name}`", did_you_mean(name, known))
+
+
+def _tags(document: Document) -> Iterator[Problem]:
+    """A tag nobody carries is allowed (keys come and go), one that looks like a misspelt field is not."""
+    carried = {tag for _, key in _items(document, "keys") for tag in _mapping(key.get("tags"))}
+    for index, budget in _items(document, "budgets"):
+        for tag in _mapping(budget.get("match")):
+            if tag in carried or tag in _MATCH_FIELDS:
+                continue
+            if difflib.get_close_matches(tag, _MATCH_FIELDS, n=1, cutoff=0.7):
+                place = document.place(("budgets", index, "match", tag), of_value=False)
+                yield Problem(place, f"no key has a tag `{tag}`", did_you_mean(tag, (*_MATCH_FIELDS, *carried)))
+        each = budget.get("each")
+        if not isinstance(each, str) or each in ("", "key") or each in carried:
+            continue
+        if near := difflib.get_close_matches(each, ["key", *carried], n=1, cutoff=0.7):
+            place = document.place(("budgets", index, "each"))
+            yield Problem(place, f"no key has a tag `{each}`", f"did you mean `{near[0]}`?")
+
+
+def _store(document: Document) -> Iterator[Problem]:
+    store = _mapping(document.data.get("store"))
+    workers = _mapping(document.data.get("server")).get("workers", 1)
+    if str(store.get("url", "")).startswith("memory:") and str(workers) != "1":
+        yield Problem(
+            document.place(("store", "url")),
+            "`memory:` keeps a budget of its own in each of several workers",
+            "write `url: sqlite:///tollgate.db`, or `workers: 1`",
+        )
+    if store.get("on_error") == "divide" and store.get("replicas") is None:
+        yield Problem(
+            document.place(("store", "on_error")),
+            "`on_error: divide` does not know by how many",
+            "add `replicas: 3` (how many gateways share the store)",
+        )

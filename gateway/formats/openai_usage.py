@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.formats.answers import AnswerReader, figure, objects
+from gateway.formats.openai_listening import AnswerReader, figure, objects
 from policies.usage import Usage
 
 

@@ -32,7 +32,7 @@ def figure(source: object, *path: str) -> int | None:
 
 
 def is_event_stream(*, content_type: str, stream: bool) -> bool:
-    """Whether an answer is to be read as events: its content type says so, or says nothing and events were asked for."""
+    """Whether an answer is read as events: its content type says so, or says nothing and events were asked for."""
     content_type = content_type.lower()
     return "event-stream" in content_type or (stream and "json" not in content_type)
 

@@ -1,0 +1,136 @@
+"""Carrying an answer back to the caller: bytes untouched and unbuffered, while the usage reader listens."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from aiohttp import HttpVersion11, web
+from multidict import CIMultiDict
+
+from gateway.errors import UpstreamError
+from gateway.watchdog import ClientLeft
+
+if TYPE_CHECKING:
+    from gateway.decoding import Decoder
+    from gateway.exchange import Exchange
+    from gateway.formats.base import UsageReader
+    from gateway.upstream import Headers, UpstreamAnswer
+    from gateway.watchdog import Watch
+
+SMALL_BODY_BYTES = 64 * 1024
+"""An answer known to be no longer than this is written in one piece, head and body: nobody waits for its parts."""
+
+
+class Relay:
+    """One answer on its way from upstream to caller.
+
+    `idle_s` bounds every wait for either side. With `drain` an answer is read to its end although its caller left.
+    """
+
+    __slots__ = ("_answer", "_decoder", "_drain", "_exchange", "_idle_s", "_reader", "_watch")
+
+    def __init__(
+        self,
+        answer: UpstreamAnswer,
+        *,
+        reader: UsageReader | None,
+        decoder: Decoder | None,
+        exchange: Exchange,
+        watch: Watch,
+        idle_s: float,
+        drain: bool,
+    ) -> None:
+        self._answer = answer
+        self._reader = reader
+        self._decoder = decoder
+        self._exchange = exchange
+        self._watch = watch
+        self._idle_s = idle_s
+        self._drain = drain
+
+    async def read_whole(self) -> bytes:
+        """The whole of a small body as it will be relayed. Raises `UpstreamError` when it breaks off."""
+        pieces = []
+        while True:
+            self._watch.expect_upstream(self._idle_s)
+            chunk = await self._answer.read()
+            if not chunk:
+                break
+            self._note(chunk)
+            pieces.append(self._listen(chunk))
+        pieces.append(self._end())
+        return b"".join(pieces)
+
+    async def stream(self, request: web.Request, headers: Headers) -> web.StreamResponse:
+        """Relay chunk by chunk; the response's end is left unwritten, so that the caller sees it after settling.
+
+        When the upstream breaks off, the caller's connection is broken off too: never a clean end.
+        """
+        response = web.StreamResponse(status=self._answer.status, reason=self._answer.reason, headers=CIMultiDict(headers))
+        reader_left = False
+        try:
+            await response.prepare(request)
+            while True:
+                self._watch.expect_upstream(self._idle_s)
+                chunk = await self._answer.read()
+                if not chunk:
+                    break
+                self._note(chunk)
+                relayed = self._listen(chunk)
+                if relayed and not reader_left:
+                    reader_left = not await self._write(response, relayed)
+            rest = self._end()
+            if rest and not reader_left:
+                await self._write(response, rest)
+        except UpstreamError as error:
+            self._exchange.outcome = "cut"
+            self._exchange.error = error.message
+            break_off(request)
+        except ConnectionError:  # from `prepare`: the caller left before the head was written
+            raise ClientLeft from None
+        return response
+
+    async def _write(self, response: web.StreamResponse, chunk: bytes) -> bool:
+        """Whether the caller is still there."""
+        self._watch.expect_client(self._idle_s)
+        try:
+            await response.write(chunk)
+        except ConnectionError:
+            self._exchange.outcome = "client_left"
+            if not self._drain:
+                raise ClientLeft from None
+            return False
+        return True
+
+    def _note(self, chunk: bytes) -> None:
+        exchange = self._exchange
+        if not exchange.relayed_bytes:
+            exchange.first_byte_s = time.perf_counter() - exchange.started_s
+        exchange.relayed_bytes += len(chunk)
+
+    def _listen(self, chunk: bytes) -> bytes:
+        if self._reader is None:
+            return chunk
+        if self._decoder is not None:
+            self._reader.feed(self._decoder.feed(chunk))
+            return chunk
+        return self._reader.feed(chunk)
+
+    def _end(self) -> bytes:
+        if self._reader is None:
+            return b""
+        rest = self._reader.finish()
+        return b"" if self._decoder is not None else rest
+
+
+def break_off(request: web.Request) -> None:
+    """Close the caller's connection so that it cannot take what it got for a whole answer."""
+    transport = request.transport
+    if transport is None:
+        return
+    if request.version >= HttpVersion11:
+        # Unfinished chunks, or a length not reached, tell; what was written still arrives.
+        transport.close()
+    else:
+        transport.abort()

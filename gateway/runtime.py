@@ -1,0 +1,50 @@
+"""Everything one request needs, as one frozen object that a reload swaps whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from gateway.admissions import Admissions
+    from gateway.counting import Counting
+    from gateway.metrics import Metrics
+    from gateway.settings import Settings
+    from gateway.settlements import Settlements
+    from gateway.upstream import Upstreams
+    from gateway.watchdog import Watchdog
+    from policies.engine import BudgetEngine
+    from policies.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """The gateway as configured now. `clock` is the only source of the time of day."""
+
+    settings: Settings
+    policy: Policy
+    engine: BudgetEngine
+    settlements: Settlements
+    counting: Counting
+    upstreams: Upstreams
+    watchdog: Watchdog
+    metrics: Metrics
+    admissions: Admissions
+    clock: Callable[[], float]
+    started_at: float
+
+
+class RuntimeHolder:
+    """The current runtime. A request takes `current` once and keeps to it."""
+
+    __slots__ = ("current",)
+
+    def __init__(self) -> None:
+        self.current: Runtime
+
+
+RUNTIME = web.AppKey("runtime", RuntimeHolder)
+"""Where an application keeps its runtime."""

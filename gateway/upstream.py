@@ -1,0 +1,265 @@
+"""Where a request goes: choosing an upstream, and what of the caller's head travels on to it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import translate
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
+
+from gateway.decoding import decodable
+from gateway.errors import ModelNotFound, NotFound
+
+if TYPE_CHECKING:
+    from gateway.settings import UpstreamSettings
+
+Headers = list[tuple[str, str]]
+
+# RFC 9110 section 7.6.1, plus what each side of a proxy writes for itself.
+_HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+_NOT_FORWARDED = _HOP_BY_HOP | {"host", "content-length", "content-encoding", "expect", "accept-encoding"}
+_CREDENTIALS = frozenset({"authorization", "x-api-key", "api-key", "x-goog-api-key"})
+_LIMIT_HEADERS = ("x-ratelimit-", "anthropic-ratelimit-", "ratelimit", "x-tollgate-")
+
+# Who serves the model, where that changes the bill: the words of the counting rules, by the end of the host's name.
+_PLATFORMS = (
+    ("api.openai.com", "openai"),
+    (".openai.azure.com", "azure"),
+    (".services.ai.azure.com", "azure"),
+    (".models.ai.azure.com", "azure"),
+    (".cognitiveservices.azure.com", "azure"),
+    ("api.anthropic.com", "anthropic"),
+    ("generativelanguage.googleapis.com", "gemini"),
+    ("aiplatform.googleapis.com", "vertex"),
+    (".amazonaws.com", "bedrock"),
+    ("openrouter.ai", "openrouter"),
+    ("api.groq.com", "groq"),
+    ("api.x.ai", "xai"),
+    ("api.mistral.ai", "mistral"),
+    ("api.cohere.com", "cohere"),
+    ("api.cohere.ai", "cohere"),
+    ("api.z.ai", "zai"),
+    ("open.bigmodel.cn", "zai"),
+    ("api.deepseek.com", "deepseek"),
+    ("api.cerebras.ai", "cerebras"),
+    ("huggingface.co", "huggingface"),
+    ("api.together.xyz", "together"),
+    ("api.fireworks.ai", "fireworks"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A request as it is sent. `target` is the raw path and query below the upstream's base, `url` the whole address."""
+
+    method: str
+    url: str
+    target: str
+    headers: Headers
+    body: bytes | None
+
+
+class UpstreamAnswer(Protocol):
+    """An answer whose head has arrived. `read` gives the next body bytes, ``b""`` at the end; it raises
+    `UpstreamError` when the body breaks off. `close` is due in every case: it drops an unread rest."""
+
+    status: int
+    reason: str
+    headers: Headers
+
+    async def read(self) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+class UpstreamClient(Protocol):
+    """Whoever carries requests out. Raises `UpstreamError` or `UpstreamTimeout` when no answer's head arrives."""
+
+    async def send(self, outgoing: Outgoing, *, connect_timeout_s: float) -> UpstreamAnswer: ...
+
+    async def close(self) -> None: ...
+
+
+class Upstream:
+    """One configured upstream, ready to use."""
+
+    __slots__ = ("_api_key", "_base", "_base_end", "_extra", "_models", "client", "name", "platform", "settings")
+
+    def __init__(self, settings: UpstreamSettings, client: UpstreamClient) -> None:
+        self.settings = settings
+        self.name = settings.name
+        self.client = client
+        self.platform = settings.platform or platform_of(settings.url)
+        self._api_key = settings.api_key
+        self._base = settings.url.rstrip("/")
+        self._base_end = "/" + urlsplit(self._base).path.rpartition("/")[2]
+        self._models = re.compile("|".join(translate(pattern) for pattern in settings.models)).match
+        self._extra = [(name, value) for name, value in settings.headers.items()]
+
+    def serves(self, *, format_name: str | None, model: str | None) -> bool:
+        """Whether this upstream takes a request of this format for this model (None: no format knows the path)."""
+        formats = self.settings.formats
+        if format_name is not None and formats and format_name not in formats:
+            return False
+        return model is None or model in self.settings.deployments or self._models(model) is not None
+
+    def model_of(self, name: str) -> str:
+        """The model behind a deployment's name; any other name is itself."""
+        return self.settings.deployments.get(name, name)
+
+    def prepare(
+        self,
+        method: str,
+        raw_target: str,
+        headers: Iterable[tuple[str, str]],
+        body: bytes | None,
+        *,
+        key: str | None,
+        format_name: str | None,
+        plain: bool,
+    ) -> Outgoing:
+        """The request to send: hop-by-hop headers off, credentials exchanged, prefix cut.
+
+        `key` is the caller's own upstream key if it has one; it wins over the upstream's. With neither, the caller's
+        credential travels on. `plain` asks for an answer without compression.
+        """
+        credential = key or self._api_key
+        target = self._target(raw_target, drop_key=credential is not None)
+        sent: Headers = []
+        accept = ""
+        named = _named_in_connection(headers)
+        own: str | None = None
+        for name, value in headers:
+            lowered = name.lower()
+            if lowered == "accept-encoding":
+                accept = value
+            if lowered in _NOT_FORWARDED or lowered in named:
+                continue
+            if credential is not None and lowered in _CREDENTIALS:
+                own = own or lowered
+                continue
+            sent.append((name, value))
+        if credential is not None:
+            sent.append(_credential_header(credential, format_name, self.platform, own))
+        encodings = "identity" if plain else decodable(accept)
+        if encodings:
+            sent.append(("Accept-Encoding", encodings))
+        for name, value in self._extra:
+            lowered = name.lower()
+            sent = [pair for pair in sent if pair[0].lower() != lowered]
+            sent.append((name, value))
+        return Outgoing(method, self._base + target, target, sent, body)
+
+    def _target(self, raw_target: str, *, drop_key: bool) -> str:
+        prefix = self.settings.prefix
+        if prefix and raw_target.startswith(prefix):
+            raw_target = raw_target[len(prefix) :]
+        if not raw_target.startswith("/"):
+            raw_target = "/" + raw_target
+        if len(self._base_end) > 1 and raw_target.startswith(self._base_end + "/"):
+            # A base that ends in /v1 and a path that starts with it name one directory, not two.
+            raw_target = raw_target[len(self._base_end) :]
+        if drop_key and "key=" in raw_target:
+            path, mark, query = raw_target.partition("?")
+            kept = [pair for pair in query.split("&") if not pair.startswith("key=")] if mark else []
+            raw_target = f"{path}?{'&'.join(kept)}" if kept else path
+        return raw_target
+
+
+class Upstreams:
+    """All upstreams, in the order of the configuration: the first that serves a request gets it."""
+
+    def __init__(self, upstreams: Sequence[Upstream]) -> None:
+        self.all = tuple(upstreams)
+        self._plain = tuple(u for u in upstreams if not u.settings.prefix)
+        self._prefixed = tuple(u for u in upstreams if u.settings.prefix)
+
+    def choose(self, path: str, *, format_name: str | None, model: str | None) -> Upstream:
+        """The upstream for a request: a prefix decides first, then format and model. Raises `ModelNotFound`, or
+        `NotFound` for a path without a model."""
+        for upstream in self._prefixed or ():
+            if path.startswith(upstream.settings.prefix.rstrip("/") + "/") and upstream.serves(
+                format_name=format_name, model=model
+            ):
+                return upstream
+        for upstream in self._plain:
+            if upstream.serves(format_name=format_name, model=model):
+                return upstream
+        names = ", ".join(u.name for u in self.all) or "none"
+        if model is None:
+            raise NotFound(f"No upstream takes the path {path}. Configured upstreams: {names}.")
+        raise ModelNotFound(
+            f"No upstream serves the model '{model}'. Configured upstreams: {names}; add the model to one's `models`.",
+            param="model",
+        )
+
+
+def answer_headers(headers: Headers, *, drop_length: bool) -> Headers:
+    """What of an upstream's head reaches the caller; its own limits move to ``x-upstream-…``."""
+    named = _named_in_connection(headers)
+    kept: Headers = []
+    for name, value in headers:
+        lowered = name.lower()
+        if lowered in _HOP_BY_HOP or lowered in named or (drop_length and lowered == "content-length"):
+            continue
+        kept.append((f"x-upstream-{lowered}", value) if lowered.startswith(_LIMIT_HEADERS) else (name, value))
+    return kept
+
+
+def header(headers: Headers, name: str) -> str:
+    """The first value of a header given by its lower-case name, "" when absent."""
+    for key, value in headers:
+        if key.lower() == name:
+            return value
+    return ""
+
+
+def platform_of(url: str) -> str:
+    """Who serves at an address, in the counting rules' words; "" when unknown."""
+    host = urlsplit(url).hostname or ""
+    for end, platform in _PLATFORMS:
+        if host == end or host.endswith(end if end[0] in ".-" else "." + end) or _regional(host, end):
+            return platform
+    return ""
+
+
+def _regional(host: str, end: str) -> bool:
+    """Vertex puts the region before its host with a hyphen (``europe-west1-aiplatform…``)."""
+    return end == "aiplatform.googleapis.com" and host.endswith("-" + end)
+
+
+def _named_in_connection(headers: Iterable[tuple[str, str]]) -> frozenset[str]:
+    names = [part.strip().lower() for name, value in headers if name.lower() == "connection" for part in value.split(",")]
+    return frozenset(names) - {"keep-alive", "close", ""} if names else frozenset()
+
+
+def _credential_header(credential: str, format_name: str | None, platform: str, own: str | None) -> tuple[str, str]:
+    """The header this API reads a key from; on a path no format knows, where the caller put its own."""
+    if platform == "azure":
+        return ("api-key", credential)
+    if platform in ("vertex", "bedrock", "openrouter"):
+        return ("Authorization", f"Bearer {credential}")
+    if format_name is None:
+        if own in ("x-api-key", "api-key", "x-goog-api-key"):
+            return (own, credential)
+    elif format_name.startswith("anthropic"):
+        return ("x-api-key", credential)
+    elif format_name.startswith("gemini"):
+        return ("x-goog-api-key", credential)
+    return ("Authorization", f"Bearer {credential}")
+
+

@@ -4,98 +4,70 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.formats.answers import figure, mapping, objects, read_document, text_of
+import orjson
+
+from gateway.formats.answers import AnswerReader, figure, objects
 from policies.usage import Usage
 
-_DELTA = b'"content_block_delta"'
 
-
-class AnthropicTally:
-    """Reads message objects (``type: message``) and stream events alike.
+class AnthropicReader(AnswerReader):
+    """Reads a message object or the events of its stream.
 
     The API splits the input in three: `input_tokens` there is only what was neither read from nor written to the
     cache, so the sum of the three is the prompt. ``message_delta`` repeats figures cumulatively, and some servers
     correct the input there.
     """
 
-    __slots__ = ("_complete", "_deltas", "_figures", "_seen", "_texts")
-
-    def __init__(self) -> None:
+    def __init__(self, *, events: bool, failed: bool = False) -> None:
+        super().__init__(events=events, failed=failed)
         self._figures: dict[str, Any] = {}
-        self._seen = False
-        self._complete = False
-        self._deltas: list[bytes] = []
-        self._texts: list[str] = []
 
-    def read(self, document: bytes) -> None:
-        if _DELTA in document[:64]:
-            self._deltas.append(document)  # parsed only if the text is ever asked for
-            return
-        event = read_document(document)
-        match event.get("type"):
-            case "message":
-                self._read_message(event)
-                self._complete = True
+    def _take_document(self, document: dict[str, Any]) -> None:
+        self._take_message(document)
+        self._complete = document.get("type") == "message"
+
+    def _take_event(self, name: str, document: dict[str, Any]) -> bool:
+        match document.get("type"):
+            case "content_block_delta":
+                delta = document.get("delta")
+                if type(delta) is dict:
+                    self._add_text(delta, "text", "partial_json", "thinking")
+            case "content_block_start":
+                self._take_block(document.get("content_block"))
             case "message_start":
-                self._read_message(mapping(event.get("message")))
+                self._take_message(document.get("message"))
             case "message_delta":
-                self._take(event.get("usage"))
+                self._take_usage(document.get("usage"))
             case "message_stop":
                 self._complete = True
-            case "content_block_start":
-                self._read_text()
-                self._read_block(mapping(event.get("content_block")))
-            case "content_block_delta":
-                self._deltas.append(document)
+        return False
 
-    def _read_message(self, message: dict[str, Any]) -> None:
-        self._take(message.get("usage"))
-        for block in objects(message.get("content")):
-            self._read_block(block)
+    def _take_message(self, message: object) -> None:
+        if type(message) is dict:
+            self._take_usage(message.get("usage"))
+            for block in objects(message.get("content")):
+                self._take_block(block)
 
-    def _take(self, usage: object) -> None:
-        if type(usage) is dict:
-            self._seen = True
-            self._figures.update({name: value for name, value in usage.items() if value is not None})
-
-    def _read_block(self, block: dict[str, Any]) -> None:
-        for name in ("text", "thinking", "name"):
-            self._texts.append(text_of(block.get(name)))
-        if block.get("input"):
-            self._texts.append(text_of(block["input"]))
-
-    def _read_text(self) -> None:
-        for document in self._deltas:
-            delta = mapping(read_document(document).get("delta"))
-            for name in ("text", "partial_json", "thinking"):
-                self._texts.append(text_of(delta.get(name)))
-        self._deltas.clear()
-
-    @property
-    def usage(self) -> Usage | None:
-        if not self._seen:
-            return None
+    def _take_usage(self, usage: object) -> None:
+        if type(usage) is not dict:
+            return
+        self._figures.update({name: value for name, value in usage.items() if value is not None})
         # A turn that was compacted on the way lists its passes, which the top-level figures leave out.
-        passes = objects(self._figures.get("iterations"))
-        whole = _add_up(self._figures)
-        listed = tuple(sum(figures) for figures in zip(*map(_add_up, passes), strict=True)) if passes else whole
-        used_input, output, cached = max(whole, listed, key=lambda figures: figures[0] + figures[1])
-        details = mapping(self._figures.get("output_tokens_details"))
-        return Usage(used_input, output, cached_tokens=cached, reasoning_tokens=figure(details, "thinking_tokens"))
+        passes = [_add_up(one) for one in objects(self._figures.get("iterations"))]
+        listed = [sum(figures) for figures in zip(*passes, strict=True)] or [0, 0, 0]
+        read, written, cached = max(_add_up(self._figures), listed, key=lambda sums: sums[0] + sums[1])
+        thinking = figure(self._figures, "output_tokens_details", "thinking_tokens") or 0
+        self._usage = Usage(read, written, cached_tokens=cached, reasoning_tokens=thinking)
 
-    @property
-    def complete(self) -> bool:
-        return self._complete
-
-    @property
-    def output_text(self) -> str:
-        self._read_text()
-        self._texts = ["".join(self._texts)]
-        return self._texts[0]
+    def _take_block(self, block: object) -> None:
+        if type(block) is dict:
+            self._add_text(block, "text", "thinking", "name")
+            if block.get("input"):
+                self._texts.append(orjson.dumps(block["input"]).decode())
 
 
-def _add_up(usage: dict[str, Any]) -> tuple[int, ...]:
-    """(input, output, cached) of one usage block."""
-    cached = figure(usage, "cache_read_input_tokens")
-    fresh = figure(usage, "input_tokens") + figure(usage, "cache_creation_input_tokens")
-    return fresh + cached, figure(usage, "output_tokens"), cached
+def _add_up(usage: dict[str, Any]) -> list[int]:
+    """Input, output and cached tokens of one usage block."""
+    cached = figure(usage, "cache_read_input_tokens") or 0
+    fresh = (figure(usage, "input_tokens") or 0) + (figure(usage, "cache_creation_input_tokens") or 0)
+    return [fresh + cached, figure(usage, "output_tokens") or 0, cached]

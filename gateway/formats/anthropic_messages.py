@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.errors import GatewayError, NotFound
-from gateway.formats.answers import EventData, ListeningReader, WholeBody
-from gateway.formats.anthropic_answer import AnthropicTally
+from gateway.formats.answers import is_event_stream
+from gateway.formats.anthropic_answer import AnthropicReader
 from gateway.formats.anthropic_content import read_prompt
 from gateway.formats.base import Call, Route, UsageReader, retry_headers
 from gateway.formats.fields import Fields, read_object, write_object
@@ -65,8 +65,8 @@ class AnthropicMessages:
         )
 
     def usage_reader(self, call: Call, *, status: int, content_type: str) -> UsageReader:
-        events = content_type.lower().startswith("text/event-stream")
-        return ListeningReader(EventData() if events else WholeBody(), AnthropicTally())
+        events = is_event_stream(content_type=content_type, stream=call.stream)
+        return AnthropicReader(events=events, failed=status >= 400)
 
     def render_error(self, error: GatewayError) -> tuple[int, dict[str, str], bytes]:
         facts: dict[str, Any] = {

@@ -311,3 +311,12 @@ class ConfigFile(Section):
     output_hold_floor: Amount = option(1024, "What `learned` holds before there is history.", example="1024")
     admin: AdminSection = option(None, "Who may administer.", example='{digest: "sha256:..."}', factory=AdminSection)
     time_zone: TimeZone = option("UTC", "The zone that days, weeks, months and years begin in.", example="UTC")
+
+
+def json_schema() -> dict[str, object]:
+    """The JSON Schema (2020-12) of config.yaml, for editors."""
+    schema = ConfigFile.model_json_schema(mode="validation")
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "Tollgate config.yaml"
+    schema["patternProperties"] = {"^x-": {}}
+    return schema

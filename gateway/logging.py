@@ -1,0 +1,175 @@
+"""Structured logs: JSON lines for machines, colours for a terminal, secrets and prompt text for nobody.
+
+Loggers come from ``structlog.get_logger(name)``; the standard library's loggers (aiohttp, asyncio, gunicorn) end in
+the same chain. Every line passes two guards: fields that carry prompts or credentials by name are blanked, and
+the finished line is scrubbed of anything that looks like a key.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any, BinaryIO, Literal, TextIO
+
+import orjson
+import structlog
+
+EventDict = MutableMapping[str, Any]
+REDACTED = "[redacted]"
+
+SECRET_FIELDS = frozenset(
+    {
+        "api_key",
+        "authorization",
+        "body",
+        "content",
+        "cookie",
+        "credential",
+        "credentials",
+        "headers",
+        "input",
+        "key",
+        "messages",
+        "password",
+        "prompt",
+        "secret",
+        "text",
+        "texts",
+        "upstream_key",
+        "x-api-key",
+        "x-goog-api-key",
+    }
+)
+"""Fields whose values are never written, whoever logs them. A caller is named by `key_id`."""
+
+_SHAPES_TO_HIDE = (
+    r"\bsk-[A-Za-z0-9_-]{3,}"  # OpenAI, Anthropic, OpenRouter, DeepSeek and Tollgate's own
+    r"|\bAIza[A-Za-z0-9_-]{20,}"  # Google
+    r"|\b(?:gsk_|xai-|hf_|r8_|tg-)[A-Za-z0-9_-]{16,}"  # Groq, xAI, Hugging Face, Replicate, Tollgate
+    r"|(?<=[Bb]earer )[^\s\"',]+"
+    r"|(?<=[?&]key=)[^\s&\"',]+"
+    r"|(?<=://)[^\s/@:\"']*:[^\s/@\"']+(?=@)"  # user:password in a store's URL
+)
+_SECRET_TEXT = re.compile(_SHAPES_TO_HIDE)
+_SECRET_BYTES = re.compile(_SHAPES_TO_HIDE.encode())
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def configure_logging(
+    *,
+    level: str = "INFO",
+    style: Literal["json", "console", "auto"] = "auto",
+    stream: TextIO | None = None,
+) -> None:
+    """Set up structlog and the standard library's root logger, to `stream` (default: standard output).
+
+    ``auto`` writes for people when the stream is a terminal and JSON otherwise.
+    """
+    stream = stream or sys.stdout
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    as_json = style == "json" or (style == "auto" and not stream.isatty())
+    shared: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+        structlog.processors.format_exc_info,
+        redact_fields,
+    ]
+    renderers: list[structlog.typing.Processor]
+    factory: Any
+    if as_json:
+        renderers = [render_json]
+        factory = _BytesLoggers(stream.buffer) if hasattr(stream, "buffer") else _TextLoggers(stream)
+    else:
+        console = structlog.dev.ConsoleRenderer(
+            colors=stream.isatty(), timestamp_key="at", exception_formatter=structlog.dev.plain_traceback
+        )
+        renderers = [_escape_controls, console, _scrub_text]
+        factory = _TextLoggers(stream)
+    structlog.configure(
+        processors=[_name_logger, *shared, *renderers],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=factory,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(stream)
+    final: list[structlog.typing.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers]
+    if as_json:
+        final.append(_decode)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared], processors=final
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(max(threshold, logging.INFO))
+    logging.captureWarnings(True)
+
+
+def redact_fields(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """Blank the fields that carry credentials or prompt text."""
+    for name in SECRET_FIELDS & event.keys():
+        event[name] = REDACTED
+    return event
+
+
+def render_json(_logger: Any, _method: str, event: EventDict) -> bytes:
+    """One line of JSON (control characters are escaped, so a value cannot forge a line), scrubbed of keys."""
+    try:
+        line = orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError:  # a lone surrogate, or a number beyond 64 bits: log it as Python shows it
+        line = orjson.dumps({name: ascii(value) for name, value in event.items()})
+    return _SECRET_BYTES.sub(REDACTED.encode(), line)
+
+
+def _scrub_text(_logger: Any, _method: str, line: Any) -> str:
+    return _SECRET_TEXT.sub(REDACTED, line)
+
+
+def _decode(_logger: Any, _method: str, line: Any) -> str:
+    return str(line, "utf-8", "replace")
+
+
+def _escape_controls(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """Show control characters instead of obeying them; a traceback keeps its line breaks."""
+    for name, value in event.items():
+        if isinstance(value, str) and name != "exception" and _CONTROLS.search(value):
+            event[name] = _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), value)
+    return event
+
+
+def _name_logger(logger: Any, _method: str, event: EventDict) -> EventDict:
+    event["logger"] = logger.name
+    return event
+
+
+class _NamedBytesLogger(structlog.BytesLogger):
+    name = "tollgate"
+
+
+class _NamedTextLogger(structlog.PrintLogger):
+    name = "tollgate"
+
+
+class _BytesLoggers:
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def __call__(self, *names: str) -> _NamedBytesLogger:
+        logger = _NamedBytesLogger(self._file)
+        if names:
+            logger.name = names[0]
+        return logger
+
+
+class _TextLoggers:
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def __call__(self, *names: str) -> _NamedTextLogger:
+        logger = _NamedTextLogger(self._file)
+        if names:
+            logger.name = names[0]
+        return logger

@@ -1,0 +1,115 @@
+"""One process that listens: runner, socket, signals, the end. `gateway.workers` runs several of these."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Awaitable, Callable
+
+import structlog
+from aiohttp import web
+
+from gateway.settings import ServerSettings, TlsSettings
+
+BACKLOG = 2048
+KEEPALIVE_S = 75.0
+"""Longer than the usual idle timeouts of load balancers (60 s), so that they close first and never race us."""
+
+MakeApp = Callable[[], Awaitable[web.Application]]
+
+
+class CannotListen(Exception):
+    """The address cannot be bound; the message says which one and what to do."""
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """uvloop where there is one, asyncio's own loop elsewhere."""
+    if sys.platform == "win32":
+        return asyncio.new_event_loop()
+    import uvloop
+
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
+def make_runner(app: web.Application, server: ServerSettings) -> web.AppRunner:
+    """Wrap an application so that it serves: no second access log, running requests may finish."""
+    return web.AppRunner(
+        app,
+        access_log=None,
+        handle_signals=False,
+        keepalive_timeout=KEEPALIVE_S,
+        shutdown_timeout=server.shutdown_timeout_s,
+    )
+
+
+def ssl_context(tls: TlsSettings | None) -> ssl.SSLContext | None:
+    """Load the certificate. Raises `CannotListen` when it cannot be used."""
+    if tls is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(tls.cert, tls.key)
+    except (OSError, ssl.SSLError) as error:
+        raise CannotListen(f"the TLS files {tls.cert} and {tls.key} cannot be used: {error}") from None
+    return context
+
+
+def bind(server: ServerSettings) -> socket.socket:
+    """Open the listening socket. Raises `CannotListen`."""
+    family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((server.host, server.port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        where = f"{server.host}:{server.port}"
+        if error.errno == errno.EADDRINUSE:
+            raise CannotListen(f"{where} is in use; stop what listens there, or choose with --port or PORT") from None
+        raise CannotListen(f"cannot listen on {where}: {error.strerror}; choose with --host and --port") from None
+    listener.setblocking(False)
+    return listener
+
+
+def serve_here(make_app: MakeApp, server: ServerSettings) -> None:
+    """Serve in this process until SIGTERM or SIGINT; a second signal does not wait for running requests."""
+    listener = bind(server)
+    context = ssl_context(server.tls)
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(_serve(make_app, server, listener, context))
+
+
+async def _serve(
+    make_app: MakeApp, server: ServerSettings, listener: socket.socket, context: ssl.SSLContext | None
+) -> None:
+    log = structlog.get_logger("serve")
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    stopping: list[signal.Signals] = []
+
+    def on_signal(received: signal.Signals) -> None:
+        if stopping:
+            log.warning("stopping at once", signal=received.name)
+            raise SystemExit(128 + received)
+        stopping.append(received)
+        stop.set()
+
+    for each in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(each, on_signal, each)
+    runner = make_runner(await make_app(), server)
+    await runner.setup()
+    try:
+        await web.SockSite(runner, listener, ssl_context=context, backlog=BACKLOG).start()
+        host, port = listener.getsockname()[:2]
+        log.info("listening", host=host, port=port, tls=context is not None, workers=1)
+        await stop.wait()
+        log.info("draining", signal=stopping[0].name, deadline_s=server.shutdown_timeout_s)
+    finally:
+        await runner.cleanup()
+    log.info("stopped")

@@ -24,7 +24,7 @@ class Account:
     a redirect or an error status), and then nothing is charged.
     """
 
-    __slots__ = ("_counting", "_exchange", "_reservation", "_settlements", "cut", "progress", "reader")
+    __slots__ = ("_counting", "_exchange", "_reservation", "_settlements", "progress", "reader")
 
     def __init__(
         self, exchange: Exchange, reservation: Reservation | None, *, settlements: Settlements, counting: Counting
@@ -35,8 +35,15 @@ class Account:
         self._counting = counting
         self.progress: Progress = "unsent"
         self.reader: UsageReader | None = None
-        self.cut = False
-        """Whether we ended the answer ourselves, because its budget had no more."""
+
+    def answered(self, status: int, reader: UsageReader | None) -> UsageReader | None:
+        """The head of an answer has arrived; gives back the reader if the answer is one that costs."""
+        if not 200 <= status < 300:
+            self.progress = "declined"
+            return None
+        self.progress = "answering"
+        self.reader = reader
+        return reader
 
     async def close(self) -> tuple[BudgetStatus, ...]:
         """Settle or release, exactly once and whatever happens to the caller; the budgets as they then stand."""

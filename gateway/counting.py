@@ -1,16 +1,19 @@
-"""Counting without holding up the event loop: short new text inline, long new text in a thread."""
+"""Counting without holding up the event loop, corrected by what upstreams' bills have taught."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.errors import ModelNotFound, Unavailable
-from tokenizers_offline.prompt import Prompt, TokenCount, TokenizerUnavailable, UnknownModel
+from tokenizers_offline.learning import DriftLearner, Situation
+from tokenizers_offline.prompt import Accuracy, Prompt, TokenCount, TokenizerUnavailable, UnknownModel
 
 if TYPE_CHECKING:
+    from gateway.upstream import Upstream
     from tokenizers_offline.counter import TokenCounter
     from tokenizers_offline.layouts.base import ModelSpec
 
@@ -19,25 +22,47 @@ INLINE_CHARACTERS = 8_192
 where a thread hop costs up to 0.4 ms by itself."""
 
 
+class Counted(NamedTuple):
+    """A prompt's count: `best` with what bills have taught, `plain` without."""
+
+    best: TokenCount
+    plain: TokenCount
+
+
 class Counting:
     """The gateway's way to a `TokenCounter`; its errors come out as the ones a caller sees."""
 
-    def __init__(self, counter: TokenCounter, *, threads: int = 2) -> None:
+    def __init__(self, counter: TokenCounter, learner: DriftLearner, *, threads: int = 2) -> None:
         self.counter = counter
+        self.learner = learner
         self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="counting")
 
-    async def count(self, model: str, prompt: Prompt, *, platform: str = "") -> TokenCount:
-        """Tokens of a prompt. Raises `ModelNotFound` or `Unavailable` (tokenizer not installed)."""
+    async def count(self, model: str, prompt: Prompt, *, upstream: Upstream | None = None) -> Counted:
+        """Tokens of a prompt, as `upstream` would bill it. Raises `ModelNotFound` or `Unavailable` (no tokenizer)."""
+        platform = upstream.platform if upstream is not None else ""
         try:
             count = self.counter.try_count(model, prompt, platform=platform, max_new_characters=INLINE_CHARACTERS)
-            if count is not None:
-                return count
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(
-                self._threads, lambda: self.counter.count(model, prompt, platform=platform)
-            )
+            if count is None:
+                count = await asyncio.get_running_loop().run_in_executor(
+                    self._threads, lambda: self.counter.count(model, prompt, platform=platform)
+                )
         except (UnknownModel, TokenizerUnavailable) as error:
             raise _as_seen_by_caller(error) from None
+        if upstream is None:
+            return Counted(count, count)
+        overhead = upstream.overhead(model, with_tools="tools" in count.features)
+        if overhead:
+            count = _with_overhead(count, overhead, upstream.name)
+        return Counted(self.learner.correct(Situation(upstream.name, model, count.features), count), count)
+
+    def learn(self, upstream: str, model: str, plain: TokenCount, *, reported: int) -> None:
+        """Take one bill into account."""
+        self.learner.observe(
+            Situation(upstream, model, plain.features),
+            counted=plain.input_tokens,
+            reported=reported,
+            estimate=plain.accuracy is Accuracy.ESTIMATE,
+        )
 
     async def count_texts(self, model: str, texts: Sequence[str]) -> list[int]:
         """Tokens of plain texts, each by itself."""
@@ -60,6 +85,16 @@ class Counting:
     def close(self) -> None:
         """Let the threads go; running counts finish."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _with_overhead(count: TokenCount, overhead: int, upstream: str) -> TokenCount:
+    return replace(
+        count,
+        input_tokens=max(0, count.input_tokens + overhead),
+        upper=max(0, count.upper + overhead),
+        accuracy=Accuracy.ESTIMATE if count.accuracy is Accuracy.ESTIMATE else Accuracy.BOUNDED,
+        notes=(*count.notes, f"{overhead:+d} tokens configured as overhead of upstream '{upstream}'"),
+    )
 
 
 def _as_seen_by_caller(error: UnknownModel | TokenizerUnavailable) -> ModelNotFound | Unavailable:

@@ -14,7 +14,7 @@ _PIECE_BYTES = 1024 * 1024
 
 
 class Decoder(Protocol):
-    """Takes the next compressed bytes and gives what they unpack to. Never raises: bytes it cannot read give nothing."""
+    """Takes the next compressed bytes and gives what they unpack to. Bytes it cannot read give nothing."""
 
     def feed(self, chunk: bytes) -> bytes: ...
 
@@ -115,9 +115,5 @@ def decodable(accept_encoding: str) -> str:
     """
     if not accept_encoding:
         return ""
-    kept = [
-        part.strip()
-        for part in accept_encoding.split(",")
-        if part.partition(";")[0].strip().lower() in _KNOWN
-    ]
+    kept = [part.strip() for part in accept_encoding.split(",") if part.partition(";")[0].strip().lower() in _KNOWN]
     return ", ".join(kept) or "identity"

@@ -1,4 +1,4 @@
-"""What a caller is told about its budgets on every answer: the tightest one, in OpenAI's, Anthropic's and the IETF's words.
+"""What every answer tells about budgets: the tightest one, in OpenAI's, Anthropic's and the IETF's words.
 
 Names and forms: OpenAI's ``x-ratelimit-*`` with Go-style durations, Anthropic's ``anthropic-ratelimit-*`` with RFC 3339
 times, and draft-ietf-httpapi-ratelimit-headers (structured fields: ``q`` quota, ``w`` window in seconds, ``qu`` quota
@@ -29,9 +29,7 @@ _ANTHROPIC_WORDS: dict[Unit, str] = {
 }
 
 
-def limit_headers(
-    statuses: Iterable[BudgetStatus], *, now: float, anthropic: bool = False
-) -> list[tuple[str, str]]:
+def limit_headers(statuses: Iterable[BudgetStatus], *, now: float, anthropic: bool = False) -> list[tuple[str, str]]:
     """The headers for budgets as they stand. Shadow budgets bind nobody and are not told."""
     tightest: dict[Unit, BudgetStatus] = {}
     for status in statuses:

@@ -25,7 +25,8 @@ SMALL_BODY_BYTES = 64 * 1024
 class Relay:
     """One answer on its way from upstream to caller.
 
-    `idle_s` bounds every wait for either side. With `drain` an answer is read to its end although its caller left.
+    `idle_s` bounds how long the caller may take for a piece. With `drain` an answer is read to its end although
+    its caller left.
     """
 
     __slots__ = ("_answer", "_decoder", "_drain", "_exchange", "_idle_s", "_reader", "_watch")
@@ -53,7 +54,6 @@ class Relay:
         """The whole of a small body as it will be relayed. Raises `UpstreamError` when it breaks off."""
         pieces = []
         while True:
-            self._watch.expect_upstream(self._idle_s)
             chunk = await self._answer.read()
             if not chunk:
                 break
@@ -67,21 +67,22 @@ class Relay:
 
         When the upstream breaks off, the caller's connection is broken off too: never a clean end.
         """
-        response = web.StreamResponse(status=self._answer.status, reason=self._answer.reason, headers=CIMultiDict(headers))
-        reader_left = False
+        response = web.StreamResponse(
+            status=self._answer.status, reason=self._answer.reason, headers=CIMultiDict(headers)
+        )
+        caller_left = False
         try:
             await response.prepare(request)
             while True:
-                self._watch.expect_upstream(self._idle_s)
                 chunk = await self._answer.read()
                 if not chunk:
                     break
                 self._note(chunk)
                 relayed = self._listen(chunk)
-                if relayed and not reader_left:
-                    reader_left = not await self._write(response, relayed)
+                if relayed and not caller_left:
+                    caller_left = not await self._write(response, relayed)
             rest = self._end()
-            if rest and not reader_left:
+            if rest and not caller_left:
                 await self._write(response, rest)
         except UpstreamError as error:
             self._exchange.outcome = "cut"
@@ -101,6 +102,7 @@ class Relay:
             if not self._drain:
                 raise ClientLeft from None
             return False
+        self._watch.client_took_it()
         return True
 
     def _note(self, chunk: bytes) -> None:

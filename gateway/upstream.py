@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
 from typing import TYPE_CHECKING, Protocol
@@ -64,10 +64,9 @@ _PLATFORMS = (
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A request as it is sent. `target` is the raw path and query below the upstream's base, `url` the whole address."""
+    """A request as it is sent. `target` is the raw path and query below the upstream's base."""
 
     method: str
-    url: str
     target: str
     headers: Headers
     body: bytes | None
@@ -89,15 +88,13 @@ class UpstreamAnswer(Protocol):
 class UpstreamClient(Protocol):
     """Whoever carries requests out. Raises `UpstreamError` or `UpstreamTimeout` when no answer's head arrives."""
 
-    async def send(self, outgoing: Outgoing, *, connect_timeout_s: float) -> UpstreamAnswer: ...
-
-    async def close(self) -> None: ...
+    async def send(self, outgoing: Outgoing) -> UpstreamAnswer: ...
 
 
 class Upstream:
     """One configured upstream, ready to use."""
 
-    __slots__ = ("_api_key", "_base", "_base_end", "_extra", "_models", "client", "name", "platform", "settings")
+    __slots__ = ("_api_key", "_base_end", "_extra", "_models", "_overheads", "client", "name", "platform", "settings")
 
     def __init__(self, settings: UpstreamSettings, client: UpstreamClient) -> None:
         self.settings = settings
@@ -105,9 +102,9 @@ class Upstream:
         self.client = client
         self.platform = settings.platform or platform_of(settings.url)
         self._api_key = settings.api_key
-        self._base = settings.url.rstrip("/")
-        self._base_end = "/" + urlsplit(self._base).path.rpartition("/")[2]
+        self._base_end = "/" + urlsplit(settings.url.rstrip("/")).path.rpartition("/")[2]
         self._models = re.compile("|".join(translate(pattern) for pattern in settings.models)).match
+        self._overheads = [_read_overhead(pattern, tokens) for pattern, tokens in settings.overheads.items()]
         self._extra = [(name, value) for name, value in settings.headers.items()]
 
     def serves(self, *, format_name: str | None, model: str | None) -> bool:
@@ -120,6 +117,13 @@ class Upstream:
     def model_of(self, name: str) -> str:
         """The model behind a deployment's name; any other name is itself."""
         return self.settings.deployments.get(name, name)
+
+    def overhead(self, model: str, *, with_tools: bool) -> int:
+        """Tokens of the hidden prompt configured for a model here; the first pattern that matches counts."""
+        for matches, text_tokens, tools_tokens in self._overheads:
+            if matches(model):
+                return tools_tokens if with_tools else text_tokens
+        return 0
 
     def prepare(
         self,
@@ -162,7 +166,7 @@ class Upstream:
             lowered = name.lower()
             sent = [pair for pair in sent if pair[0].lower() != lowered]
             sent.append((name, value))
-        return Outgoing(method, self._base + target, target, sent, body)
+        return Outgoing(method, target, sent, body)
 
     def _target(self, raw_target: str, *, drop_key: bool) -> str:
         prefix = self.settings.prefix
@@ -242,8 +246,18 @@ def _regional(host: str, end: str) -> bool:
     return end == "aiplatform.googleapis.com" and host.endswith("-" + end)
 
 
+def _read_overhead(pattern: str, tokens: int | Mapping[str, int]) -> tuple[Callable[[str], object], int, int]:
+    matches = re.compile(translate(pattern)).match
+    if isinstance(tokens, int):
+        return matches, tokens, tokens
+    text = tokens.get("text", 0)
+    return matches, text, tokens.get("tools", text)
+
+
 def _named_in_connection(headers: Iterable[tuple[str, str]]) -> frozenset[str]:
-    names = [part.strip().lower() for name, value in headers if name.lower() == "connection" for part in value.split(",")]
+    names = [
+        part.strip().lower() for name, value in headers if name.lower() == "connection" for part in value.split(",")
+    ]
     return frozenset(names) - {"keep-alive", "close", ""} if names else frozenset()
 
 
@@ -261,5 +275,3 @@ def _credential_header(credential: str, format_name: str | None, platform: str, 
     elif format_name.startswith("gemini"):
         return ("x-goog-api-key", credential)
     return ("Authorization", f"Bearer {credential}")
-
-

@@ -1,0 +1,56 @@
+"""Whether this gateway can do its work."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from aiohttp import web
+
+from gateway.endpoints.answers import answer
+from gateway.runtime import RUNTIME
+from policies.model import StoreLost
+
+
+def _version() -> str:
+    try:
+        return version("tollgate")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "unknown"
+
+
+VERSION = _version()
+
+
+async def health(request: web.Request) -> web.Response:
+    """200 while the store answers and the configuration holds, else 503 saying which of them does not."""
+    runtime = request.app[RUNTIME].current
+    store: dict[str, Any] = {"status": "ok", "kind": runtime.settings.store.url.partition(":")[0]}
+    try:
+        await runtime.engine.store.ping()
+    except StoreLost as lost:
+        store |= {"status": "lost", "reason": str(lost), "on_error": runtime.settings.store.on_error}
+    installed = runtime.counting.counter.store.installed()
+    source = runtime.settings.source
+    healthy = store["status"] == "ok"
+    return answer(
+        {
+            "status": "ok" if healthy else "degraded",
+            "version": VERSION,
+            "uptime_s": round(runtime.clock() - runtime.started_at, 3),
+            "store": store,
+            "tokenizers": {
+                "status": "ok" if installed else "none_installed",
+                "installed": len(installed),
+                "dir": str(runtime.settings.tokenizers.dir),
+            },
+            "config": {
+                "status": "ok",
+                "file": str(source) if source is not None else None,
+                "keys": len(runtime.policy.keys),
+                "budgets": len(runtime.policy.budgets),
+                "upstreams": [upstream.name for upstream in runtime.upstreams.all],
+            },
+        },
+        status=200 if healthy else 503,
+    )

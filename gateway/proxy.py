@@ -1,0 +1,233 @@
+"""The request's path, top to bottom: who, what, how many, may it, forward, relay, settle."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import orjson
+from aiohttp import web
+from multidict import CIMultiDict
+
+from gateway import formats
+from gateway.account import Account
+from gateway.callers import credential_anywhere, key_of
+from gateway.decoding import decoder_for
+from gateway.errors import NotFound, UpstreamError
+from gateway.exchange import EXCHANGE, Exchange
+from gateway.incoming import read_body, refuse_websocket, tidy_path
+from gateway.limits_headers import limit_headers
+from gateway.refusals import error_for_refusal
+from gateway.relay import SMALL_BODY_BYTES, Relay
+from gateway.runtime import RUNTIME, Runtime
+from gateway.unmatched import listener_for_unmatched
+from gateway.upstream import Headers, Outgoing, Upstream, answer_headers, header
+from policies.model import Estimate
+
+if TYPE_CHECKING:
+    from gateway.formats.base import Call, Kind, RequestFormat, UsageReader
+    from policies.model import Decision, Key, Reservation
+
+Listen = Callable[[int, str], "UsageReader | None"]
+"""Makes the reader for an answer of this status and content type; None where there is nothing to read."""
+
+
+async def proxy(request: web.Request) -> web.StreamResponse:
+    """Answer any request that no direct endpoint takes."""
+    runtime = request.app[RUNTIME].current
+    exchange = request[EXCHANGE]
+    refuse_websocket(request)
+    path = tidy_path(request)
+    matched = formats.match(request.method, path)
+    if matched is None:
+        return await _pass_unmatched(request, runtime, exchange, path)
+    fmt, route, groups = matched
+    exchange.format = fmt
+    key = key_of(runtime, fmt.credential(request.headers, request.query))
+    exchange.key = key
+    body = await read_body(request, max_body_bytes=runtime.settings.server.max_body_bytes)
+    call = fmt.parse(route, groups, body)
+    exchange.take(call)
+    if route.kind == "count":
+        return await _answer_count(runtime, exchange, fmt, call, path)
+    upstream = runtime.upstreams.choose(path, format_name=fmt.name, model=call.model)
+    await _count(runtime, exchange, call, upstream)
+    decision = await _reserve(runtime, exchange, key, _estimate(runtime, exchange, call, route.kind))
+    outgoing = upstream.prepare(
+        request.method,
+        request.rel_url.raw_path_qs,
+        list(request.headers.items()),
+        _body_to_send(fmt, call, body, output_cap=decision.output_cap),
+        key=key.upstream_key,
+        format_name=fmt.name,
+        plain=not call.wants_usage,
+    )
+
+    def listen(status: int, content_type: str) -> UsageReader:
+        return fmt.usage_reader(call, status=status, content_type=content_type)
+
+    return await _forward(request, runtime, exchange, upstream, outgoing, decision.reservation, listen)
+
+
+async def _forward(
+    request: web.Request,
+    runtime: Runtime,
+    exchange: Exchange,
+    upstream: Upstream,
+    outgoing: Outgoing,
+    reservation: Reservation | None,
+    listen: Listen,
+) -> web.StreamResponse:
+    """Send, relay, settle. The end of the answer is written after settling, so that a caller who has read it
+    finds its budgets settled."""
+    account = Account(exchange, reservation, settlements=runtime.settlements, counting=runtime.counting)
+    drain = runtime.settings.server.on_disconnect == "drain"
+    try:
+        with runtime.watchdog.watch(request, cancel_when_left=not drain) as watch:
+            account.progress = "sent"
+            try:
+                answer = await upstream.client.send(outgoing)
+            except UpstreamError:
+                account.progress = "declined"
+                raise
+            exchange.status = answer.status
+            if answer.status >= 300:
+                exchange.outcome = "declined"
+            try:
+                relay = Relay(
+                    answer,
+                    reader=account.answered(
+                        answer.status, listen(answer.status, header(answer.headers, "content-type"))
+                    ),
+                    decoder=decoder_for(header(answer.headers, "content-encoding")),
+                    exchange=exchange,
+                    watch=watch,
+                    idle_s=upstream.settings.idle_timeout_s,
+                    drain=drain,
+                )
+                if _is_small(request, answer.headers):
+                    whole = await relay.read_whole()
+                    response = None
+                else:
+                    response = await relay.stream(request, _head(runtime, exchange, answer.headers))
+            finally:
+                answer.close()
+    finally:
+        await account.close()
+    if response is None:
+        headers = CIMultiDict(_head(runtime, exchange, answer.headers, length=len(whole)))
+        response = web.Response(status=answer.status, reason=answer.reason, headers=headers, body=whole)
+    return response
+
+
+async def _pass_unmatched(request: web.Request, runtime: Runtime, exchange: Exchange, path: str) -> web.StreamResponse:
+    """A path that no format knows: refused, or forwarded at the cost of a request and of what its answer reports."""
+    if runtime.settings.server.unmatched == "refuse":
+        raise NotFound(f"Nothing answers {request.method} {path} here, and `server.unmatched` is `refuse`.")
+    key = key_of(runtime, credential_anywhere(request))
+    exchange.key = key
+    body = await read_body(request, max_body_bytes=runtime.settings.server.max_body_bytes)
+    upstream = runtime.upstreams.choose(path, format_name=None, model=None)
+    exchange.upstream = upstream.name
+    decision = await _reserve(runtime, exchange, key, Estimate(input_tokens=0, output_cap=0))
+    outgoing = upstream.prepare(
+        request.method,
+        request.rel_url.raw_path_qs,
+        list(request.headers.items()),
+        body if body or request.body_exists else None,
+        key=key.upstream_key,
+        format_name=None,
+        plain=False,
+    )
+    listen = listener_for_unmatched(request.method)
+    return await _forward(request, runtime, exchange, upstream, outgoing, decision.reservation, listen)
+
+
+async def _answer_count(
+    runtime: Runtime, exchange: Exchange, fmt: RequestFormat, call: Call, path: str
+) -> web.Response:
+    """A provider's own count endpoint, answered here with the number that a budget would use."""
+    try:
+        upstream = runtime.upstreams.choose(path, format_name=None, model=call.model)
+    except NotFound:
+        exchange.count = (await runtime.counting.count(call.model, call.prompt)).best
+    else:
+        await _count(runtime, exchange, call, upstream)
+    assert exchange.count is not None
+    return web.Response(body=fmt.render_count(call, exchange.count), content_type="application/json")
+
+
+async def _count(runtime: Runtime, exchange: Exchange, call: Call, upstream: Upstream) -> None:
+    exchange.upstream = upstream.name
+    exchange.model = upstream.model_of(call.model)
+    started_s = time.perf_counter()
+    counted = await runtime.counting.count(exchange.model, call.prompt, upstream=upstream)
+    exchange.count, exchange.plain_count = counted
+    exchange.counting_s = time.perf_counter() - started_s
+
+
+def _estimate(runtime: Runtime, exchange: Exchange, call: Call, kind: Kind) -> Estimate:
+    assert exchange.count is not None
+    if kind == "embed":
+        return Estimate(input_tokens=exchange.count.upper, output_cap=0, choices=call.choices)
+    return Estimate(
+        input_tokens=exchange.count.upper,
+        output_cap=call.output_cap,
+        choices=call.choices,
+        model_max_output=runtime.counting.resolve(exchange.model).max_output_tokens,
+    )
+
+
+async def _reserve(runtime: Runtime, exchange: Exchange, key: Key, estimate: Estimate) -> Decision:
+    """Hold the estimate on every budget that matches. Raises the refusal as an error."""
+    subject = runtime.policy.subject(key, model=exchange.model, upstream=exchange.upstream)
+    started_s = time.perf_counter()
+    decision = await runtime.settlements.reserve(subject, estimate)
+    exchange.reserving_s = time.perf_counter() - started_s
+    exchange.statuses = decision.statuses
+    exchange.degraded = decision.degraded
+    exchange.warnings = decision.warnings
+    if decision.refusal is not None:
+        exchange.refusing = decision.refusal.budget
+        raise error_for_refusal(decision.refusal)
+    if decision.reservation is not None:
+        exchange.reservation_id = decision.reservation.id
+        exchange.held_input = decision.reservation.held_input
+        exchange.held_output = decision.reservation.held_output
+    return decision
+
+
+def _body_to_send(fmt: RequestFormat, call: Call, body: bytes, *, output_cap: int | None) -> bytes:
+    """The caller's own bytes, unless a cap or a request for usage must be written into them."""
+    if output_cap is not None:
+        body = fmt.with_output_cap(call, output_cap)
+        call = replace(call, body=orjson.loads(body))
+    asking = fmt.with_usage_requested(call)
+    return body if asking is None else asking
+
+
+def _is_small(request: web.Request, headers: Headers) -> bool:
+    length = header(headers, "content-length")
+    return length.isdecimal() and int(length) <= SMALL_BODY_BYTES and request.method != "HEAD"
+
+
+def _head(runtime: Runtime, exchange: Exchange, upstream_headers: Headers, *, length: int | None = None) -> Headers:
+    """The head that a caller gets: the upstream's with ours. `length` is given when the body is written in one piece."""
+    headers = answer_headers(upstream_headers, drop_length=length is not None or exchange.hides_usage)
+    headers += told_headers(runtime, exchange)
+    return headers
+
+
+def told_headers(runtime: Runtime, exchange: Exchange) -> Headers:
+    """What every answer tells about its count and budgets."""
+    headers = [("x-tollgate-request-id", exchange.id)]
+    if exchange.count is not None:
+        headers.append(("x-tollgate-input-tokens", str(exchange.count.input_tokens)))
+        headers.append(("x-tollgate-accuracy", exchange.count.accuracy.value))
+    if exchange.degraded:
+        headers.append(("x-tollgate-degraded", exchange.degraded))
+    anthropic = exchange.format is not None and exchange.format.name.startswith("anthropic")
+    headers += limit_headers(exchange.statuses, now=runtime.clock(), anthropic=anthropic)
+    return headers

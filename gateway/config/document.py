@@ -106,7 +106,7 @@ class _Reader:
             finally:
                 loader.dispose()
         except yaml.MarkedYAMLError as error:
-            self._refuse_syntax(error)
+            self._refuse_syntax(error, text)
             return
         except yaml.YAMLError as error:
             what = "a character that YAML does not allow" if isinstance(error, yaml.reader.ReaderError) else str(error)
@@ -115,22 +115,26 @@ class _Reader:
         if node is not None:
             self._document.data = self._value(node, ())
 
-    def _refuse_syntax(self, error: yaml.MarkedYAMLError) -> None:
+    def _refuse_syntax(self, error: yaml.MarkedYAMLError, text: str) -> None:
         mark = error.problem_mark or error.context_mark
-        place = f"{self._document.name}:{mark.line + 1}:{mark.column + 1}" if mark else f"{self._document.name}:1:1"
-        what = f"this is not YAML: {error.problem or error.context}"
+        line, column = (mark.line, mark.column) if mark else (0, 0)
+        what = f"this is not YAML: {str(error.problem or error.context).removeprefix('but ')}"
+        if str(error.context).startswith("while") and error.context_mark and error.context_mark.line != line:
+            what += f" {error.context} that begins on line {error.context_mark.line + 1}"
         remedy = "check indentation, quotes and brackets on this line and the one before"
-        if "\\t" in what or "tab" in what:
+        lines = text.splitlines()
+        if line < len(lines) and "\t" in lines[line][: column + 1]:
             remedy = "indent with spaces, not tabs"
-        elif "expected a single document" in str(error):
+        elif "another document" in what:
             remedy = "remove the `---` between documents: one file holds one configuration"
-        self._document.problems.append(Problem(place, what, remedy))
+        self._document.problems.append(Problem(f"{self._document.name}:{line + 1}:{column + 1}", what, remedy))
 
     def _value(self, node: Any, route: Route) -> Any:
-        self._document.values[route] = _mark(node)
         if id(node) in self._open:
-            self._refuse(route, "this alias contains itself", "remove the alias")
+            place = self._document.place(route, of_value=False)
+            self._document.problems.append(Problem(place, "this alias contains itself", "remove the alias"))
             return None
+        self._document.values[route] = _mark(node)
         self._open.add(id(node))
         try:
             if isinstance(node, yaml.MappingNode):

@@ -15,7 +15,7 @@ from gateway.config.fields import DIGEST_REMEDY
 from gateway.config.problems import Problem, did_you_mean
 from gateway.config.schema import ConfigFile
 
-_SECRET_FIELDS = {"api_key", "upstream_key", "digest", "key", "headers", "url"}
+_SECRET_FIELDS = {"api_key", "upstream_key", "digest", "key", "headers"}
 _KINDS = {
     "string_type": "is not text",
     "int_type": "is not a whole number",
@@ -101,7 +101,7 @@ def _shown(route: Route, name: str, document: Document) -> str:
     if route and isinstance(route[-1], int):
         whole = written is None or any(step in _SECRET_FIELDS for step in route)
         return f"an item of `{name}`" if whole else f"`{written}` in `{name}`"
-    if written is None or len(written) > 60 or any(step in _SECRET_FIELDS for step in route):
+    if not written or len(written) > 60 or "@" in written or any(step in _SECRET_FIELDS for step in route):
         return f"`{name}`"
     return f"`{name}: {written}`"
 

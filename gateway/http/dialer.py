@@ -21,7 +21,7 @@ _NEXT_ADDRESS_AFTER_S = 0.25
 _KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 20), ("TCP_KEEPCNT", 3))
 """A model may think for minutes without a byte: keep NAT entries alive, and notice a peer that vanished."""
 
-_Address = tuple[int, tuple[str, int] | tuple[str, int, int, int]]
+Address = tuple[int, tuple[str, int] | tuple[str, int, int, int]]
 
 
 class Dialer:
@@ -101,16 +101,16 @@ async def open_socket(host: str, port: int) -> socket.socket:
     addresses = await _addresses(host, port)
     if len(addresses) == 1:
         return await _connected(addresses[0])
-    return await _first_connected(addresses)
+    return await first_connected(addresses)
 
 
-async def _addresses(host: str, port: int) -> list[_Address]:
+async def _addresses(host: str, port: int) -> list[Address]:
     if is_ip_literal(host) and "%" not in host:
         return [(socket.AF_INET6, (host, port, 0, 0))] if ":" in host else [(socket.AF_INET, (host, port))]
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     if not found:
         raise OSError(f"no address found for {host}")
-    families: dict[int, list[_Address]] = {}
+    families: dict[int, list[Address]] = {}
     for family, _, _, _, address in found:
         families.setdefault(family, []).append((family, address))  # type: ignore[arg-type]
     # The resolver's preferred family first, then taking turns.
@@ -118,7 +118,7 @@ async def _addresses(host: str, port: int) -> list[_Address]:
     return [address for turn in turns for address in turn if address is not None]
 
 
-async def _connected(address: _Address) -> socket.socket:
+async def _connected(address: Address) -> socket.socket:
     family, where = address
     raw = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -135,7 +135,8 @@ async def _connected(address: _Address) -> socket.socket:
     return raw
 
 
-async def _first_connected(addresses: list[_Address]) -> socket.socket:
+async def first_connected(addresses: list[Address]) -> socket.socket:
+    """A socket to the first of `addresses` that takes one. Raises the first error when none does."""
     attempts: set[asyncio.Task[socket.socket]] = set()
     waiting = list(reversed(addresses))
     errors: list[BaseException] = []
@@ -170,4 +171,6 @@ def _verifying_context() -> ssl.SSLContext:
 
 
 def _why(error: OSError) -> str:
+    if error.errno and error.errno > 0 and not isinstance(error, socket.gaierror):
+        return os.strerror(error.errno)  # asyncio's own texts only repeat the address
     return error.strerror or str(error) or type(error).__name__

@@ -25,6 +25,9 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _INT = re.compile(r"[-+]?\d[\d_]{0,30}")
 _FLOAT = re.compile(r"[-+]?(\d[\d_]*)?\.\d+([eE][-+]?\d+)?|[-+]?\d[\d_]*[eE][-+]?\d+")
 _VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(:-((?:[^}\\]|\\.)*))?\}|\$\{")
+MAX_DEPTH = 500
+_BRACKET = re.compile(r"[\[\]{}]")
+_INDENTED_TOO_DEEP = re.compile(rf"^[ ?-]{{{2 * MAX_DEPTH}}}", re.MULTILINE)
 _CONSTANTS: Mapping[str, Any] = {"": None, "~": None, "null": None, "true": True, "false": False}
 _CORE_TAGS = "tag:yaml.org,2002:"
 _STRING_TAG = _CORE_TAGS + "str"
@@ -99,6 +102,10 @@ class _Reader:
         self._resolver: Any = yaml.resolver.Resolver()
 
     def read(self, text: str) -> None:
+        if _too_deep(text):
+            problem = Problem(f"{self._document.name}:1:1", "it is nested too deeply to be read", "flatten it")
+            self._document.problems.append(problem)
+            return
         try:
             loader = _Loader(text)
             try:
@@ -226,6 +233,16 @@ class _Reader:
 
     def _refuse(self, route: Route, what: str, remedy: str) -> None:
         self._document.problems.append(Problem(self._document.place(route), what, remedy))
+
+
+def _too_deep(text: str) -> bool:
+    """Whether brackets or indentation nest so deeply that the parser, which recurses, could overflow its stack."""
+    depth = 0
+    for bracket in _BRACKET.finditer(text):
+        depth += 1 if bracket[0] in "[{" else -1
+        if depth > MAX_DEPTH:
+            return True
+    return _INDENTED_TOO_DEEP.search(text) is not None
 
 
 def _mark(node: Any) -> str:

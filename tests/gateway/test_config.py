@@ -62,6 +62,15 @@ def test_directory_is_refused_as_file(tmp_path: Path) -> None:
         load_settings(tmp_path, env={})
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, "[[]," * 100_000, "- " * 50_000, "".join(" " * depth + "a:\n" for depth in range(2000))],
+    ids=["brackets", "half-closed", "dashes", "indentation"],
+)
+def test_nesting_bomb_is_refused(load: Load, text: str) -> None:
+    assert problems_of(load, text) == ["config.yaml:1:1: it is nested too deeply to be read"]
+
+
 def test_control_characters_are_refused(load: Load) -> None:
     assert "config.yaml:1:1: " in problems_of(load, "time_zone: 'a\x07'\n" + ECHO)[0]
 
@@ -234,7 +243,7 @@ def test_empty_variable_for_a_key_is_refused_not_ignored(load: Load) -> None:
         "upstreams:\n  - {name: a, url: https://a, api_key: '${K}'}\n  - name: b\n    url: 'echo:'\n    api_key: ${K}"
     )
     assert problems_of(load, text, env={"K": ""}) == [
-        "config.yaml:2:38: `api_key` is empty",
+        "config.yaml:2:40: `api_key` is empty",
         "config.yaml:5:14: `api_key` is empty",
     ]
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
+from gateway.formats.anthropic_messages import AnthropicMessages
 from gateway.formats.base import RequestFormat, Route
+from gateway.formats.bedrock import Bedrock
+from gateway.formats.gemini import Gemini
 from gateway.formats.openai_chat import OpenAIChat
 from gateway.formats.openai_responses import OpenAIResponses
 from gateway.formats.openai_text import OpenAICompletions, OpenAIEmbeddings
@@ -15,6 +18,9 @@ FORMATS: tuple[RequestFormat, ...] = (
     OpenAIResponses(),
     OpenAICompletions(),
     OpenAIEmbeddings(),
+    AnthropicMessages(),
+    Gemini(),
+    Bedrock(),
 )
 
 

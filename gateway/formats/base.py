@@ -77,8 +77,11 @@ class UsageReader(Protocol):
 class RequestFormat(Protocol):
     """One API dialect. Stateless; every method is pure and safe on hostile input."""
 
-    name: str
-    routes: tuple[Route, ...]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def routes(self) -> tuple[Route, ...]: ...
 
     def credential(self, headers: Mapping[str, str], query: Mapping[str, str]) -> str | None:
         """The caller's key from where this API puts it. `headers` is case-insensitive."""

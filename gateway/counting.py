@@ -37,19 +37,21 @@ class Counting:
         self.learner = learner
         self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="counting")
 
-    async def count(self, model: str, prompt: Prompt, *, upstream: Upstream | None = None) -> Counted:
-        """Tokens of a prompt, as `upstream` would bill it. Raises `ModelNotFound` or `Unavailable` (no tokenizer)."""
-        platform = upstream.platform if upstream is not None else ""
+    async def count(self, model: str, prompt: Prompt, *, platform: str = "") -> TokenCount:
+        """Tokens of a prompt. Raises `ModelNotFound` or `Unavailable` (its tokenizer is not installed)."""
         try:
             count = self.counter.try_count(model, prompt, platform=platform, max_new_characters=INLINE_CHARACTERS)
-            if count is None:
-                count = await asyncio.get_running_loop().run_in_executor(
-                    self._threads, lambda: self.counter.count(model, prompt, platform=platform)
-                )
+            if count is not None:
+                return count
+            return await asyncio.get_running_loop().run_in_executor(
+                self._threads, lambda: self.counter.count(model, prompt, platform=platform)
+            )
         except (UnknownModel, TokenizerUnavailable) as error:
             raise _as_seen_by_caller(error) from None
-        if upstream is None:
-            return Counted(count, count)
+
+    async def count_for(self, upstream: Upstream, model: str, prompt: Prompt) -> Counted:
+        """Tokens of a prompt as `upstream` would bill it: with its hidden prompts, and what its bills have taught."""
+        count = await self.count(model, prompt, platform=upstream.platform)
         overhead = upstream.overhead(model, with_tools="tools" in count.features)
         if overhead:
             count = _with_overhead(count, overhead, upstream.name)

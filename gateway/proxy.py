@@ -152,7 +152,7 @@ async def _answer_count(
     try:
         upstream = runtime.upstreams.choose(path, format_name=None, model=call.model)
     except NotFound:
-        exchange.count = (await runtime.counting.count(call.model, call.prompt)).best
+        exchange.count = await runtime.counting.count(call.model, call.prompt)
     else:
         await _count(runtime, exchange, call, upstream)
     assert exchange.count is not None
@@ -163,7 +163,7 @@ async def _count(runtime: Runtime, exchange: Exchange, call: Call, upstream: Ups
     exchange.upstream = upstream.name
     exchange.model = upstream.model_of(call.model)
     started_s = time.perf_counter()
-    counted = await runtime.counting.count(exchange.model, call.prompt, upstream=upstream)
+    counted = await runtime.counting.count_for(upstream, exchange.model, call.prompt)
     exchange.count, exchange.plain_count = counted
     exchange.counting_s = time.perf_counter() - started_s
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 if TYPE_CHECKING:
-    from gateway.admissions import Admissions
     from gateway.counting import Counting
     from gateway.metrics import Metrics
     from gateway.settings import Settings
@@ -32,7 +31,6 @@ class Runtime:
     upstreams: Upstreams
     watchdog: Watchdog
     metrics: Metrics
-    admissions: Admissions
     clock: Callable[[], float]
     started_at: float
 

@@ -59,7 +59,7 @@ async def calculate(request: web.Request) -> web.Response:
         characters = len(_texts_of(asked.messages))
     exchange = request[EXCHANGE]
     exchange.model = asked.model_name
-    count = exchange.count = (await runtime.counting.count(asked.model_name, prompt)).best
+    count = exchange.count = await runtime.counting.count(asked.model_name, prompt)
     return answer(
         {
             "model_name": asked.model_name,
@@ -78,7 +78,7 @@ async def batch_calculate(request: web.Request) -> web.Response:
     runtime = request.app[RUNTIME].current
     asked = read_as(BatchCalculateRequest, await read_json(request))
     request[EXCHANGE].model = asked.model_name
-    first = (await runtime.counting.count(asked.model_name, TextPrompt(("",)))).best
+    first = await runtime.counting.count(asked.model_name, TextPrompt(("",)))
     counts = await runtime.counting.count_texts(asked.model_name, asked.texts)
     return answer(
         {

@@ -1,0 +1,159 @@
+"""The composition root: the only place that constructs, and the only one that names the clock."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import structlog
+from aiohttp import web
+
+from gateway.counting import Counting
+from gateway.echo import EchoUpstream
+from gateway.endpoints import admissions, budgets, counting, health, metrics
+from gateway.endpoints.answers import METHODS, refuse_method
+from gateway.http.client import HttpClient
+from gateway.http_upstream import HttpUpstream
+from gateway.incoming import expect_continue
+from gateway.metrics import Metrics
+from gateway.middleware import Handler, boundary
+from gateway.proxy import proxy
+from gateway.runtime import RUNTIME, Runtime, RuntimeHolder
+from gateway.settings import Settings, UpstreamSettings
+from gateway.settlements import Settlements
+from gateway.upstream import Upstream, Upstreams
+from gateway.watchdog import Watchdog
+from policies.engine import BudgetEngine
+from policies.model import StoreLost
+from policies.stores import open_store
+from tokenizers_offline.catalog import Catalog, Override
+from tokenizers_offline.counter import TokenCounter
+from tokenizers_offline.encoders import Encoders
+from tokenizers_offline.learning import DriftLearner
+from tokenizers_offline.store import TokenizerStore
+
+_log = structlog.get_logger("app")
+
+SWEEP_PERIOD_S = 5.0
+"""How often orphaned holds are looked for, and this process's sign of life is renewed."""
+
+UPSTREAM_KEEPALIVE_S = 55.0
+"""Idle upstream connections are closed before the 60 s at which most load balancers close theirs."""
+
+DIRECT_ENDPOINTS: tuple[tuple[str, str, Handler], ...] = (
+    ("POST", "/calculate", counting.calculate),
+    ("POST", "/batch-calculate", counting.batch_calculate),
+    ("GET", "/models", counting.list_models),
+    ("GET", "/health", health.health),
+    ("GET", "/budgets", budgets.budgets),
+    ("GET", "/metrics", metrics.metrics),
+    ("POST", "/v1/admissions", admissions.admit),
+    ("POST", "/v1/admissions/{id}/settle", admissions.settle),
+    ("POST", "/v1/admissions/{id}/release", admissions.release),
+)
+
+
+def load_tokenizers(settings: Settings) -> TokenCounter:
+    """The counter for a configuration, nothing loaded yet but the catalog; safe to share by forking."""
+    store = TokenizerStore(settings.tokenizers.dir)
+    overrides = {
+        name: Override(each.like, each.encoding, each.layout, each.max_output_tokens)
+        for name, each in settings.tokenizers.models.items()
+    }
+    return TokenCounter(
+        Catalog.load(overrides), Encoders(store), store, unknown_model=settings.tokenizers.unknown_model
+    )
+
+
+def build_app(
+    settings: Settings, *, counter: TokenCounter | None = None, clock: Callable[[], float] = time.time
+) -> web.Application:
+    """The gateway as an aiohttp application. Sockets, threads and files are opened when it starts, so it may be built
+    before a fork."""
+    app = web.Application(middlewares=[boundary], client_max_size=settings.server.max_body_bytes)
+    app[RUNTIME] = RuntimeHolder()
+    app[METHODS] = {}
+    for method, path, handler in DIRECT_ENDPOINTS:
+        resource = app.router.add_resource(path)
+        resource.add_route(method, handler, expect_handler=expect_continue)
+        resource.add_route("*", refuse_method)
+        app[METHODS][resource.canonical] = method
+    app.router.add_route("*", "/{path:.*}", proxy, expect_handler=expect_continue)
+
+    async def run(app: web.Application) -> AsyncIterator[None]:
+        async with open_runtime(settings, counter=counter or load_tokenizers(settings), clock=clock) as runtime:
+            app[RUNTIME].current = runtime
+            yield
+
+    app.cleanup_ctx.append(run)
+    return app
+
+
+@asynccontextmanager
+async def open_runtime(
+    settings: Settings, *, counter: TokenCounter, clock: Callable[[], float]
+) -> AsyncIterator[Runtime]:
+    """Everything a worker needs, opened and in the end closed in order: nothing begun is lost."""
+    store = open_store(settings.store.url)
+    engine = BudgetEngine(
+        settings.policy,
+        store,
+        owner=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
+        hold_timeout_s=settings.store.hold_timeout_s,
+        on_store_error=settings.store.on_error,
+        replicas=settings.store.replicas,
+    )
+    client = HttpClient(limit_per_host=0, keepalive_s=UPSTREAM_KEEPALIVE_S)
+    prompts = Counting(counter, DriftLearner())
+    watchdog = Watchdog()
+    settlements = Settlements(engine, clock)
+    runtime = Runtime(
+        settings=settings,
+        policy=settings.policy,
+        engine=engine,
+        settlements=settlements,
+        counting=prompts,
+        upstreams=Upstreams([_upstream(each, client, prompts, clock) for each in settings.upstreams]),
+        watchdog=watchdog,
+        metrics=Metrics(),
+        clock=clock,
+        started_at=clock(),
+    )
+    background = [
+        asyncio.create_task(watchdog.run()),
+        asyncio.create_task(_sweep(engine, clock)),
+        asyncio.create_task(asyncio.to_thread(counter.warm, settings.tokenizers.preload)),
+    ]
+    try:
+        yield runtime
+    finally:
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        await settlements.close()
+        await client.close()
+        prompts.close()
+        await store.close()
+
+
+def _upstream(
+    settings: UpstreamSettings, client: HttpClient, prompts: Counting, clock: Callable[[], float]
+) -> Upstream:
+    if settings.url.startswith("echo:"):
+        return Upstream(settings, EchoUpstream(settings, prompts, clock))
+    return Upstream(settings, HttpUpstream(client, settings))
+
+
+async def _sweep(engine: BudgetEngine, clock: Callable[[], float]) -> None:
+    while True:
+        with contextlib.suppress(StoreLost):
+            abandoned = await engine.sweep(now=clock())
+            if abandoned:
+                _log.warning("abandoned_holds_settled", count=len(abandoned))
+        await asyncio.sleep(SWEEP_PERIOD_S)

@@ -79,13 +79,14 @@ def configure_logging(
     renderers: list[structlog.typing.Processor]
     factory: Any
     if as_json:
-        renderers = [render_json]
-        factory = _BytesLoggers(stream.buffer) if hasattr(stream, "buffer") else _TextLoggers(stream)
+        in_bytes = hasattr(stream, "buffer")
+        renderers = [render_json] if in_bytes else [render_json, _decode]
+        factory = _BytesLoggers(stream.buffer) if in_bytes else _TextLoggers(stream)
     else:
         console = structlog.dev.ConsoleRenderer(
             colors=stream.isatty(), timestamp_key="at", exception_formatter=structlog.dev.plain_traceback
         )
-        renderers = [_escape_controls, console, _scrub_text]
+        renderers = [_make_plain, console, _scrub_text]
         factory = _TextLoggers(stream)
     structlog.configure(
         processors=[_name_logger, *shared, *renderers],
@@ -95,7 +96,7 @@ def configure_logging(
     )
     handler = logging.StreamHandler(stream)
     final: list[structlog.typing.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers]
-    if as_json:
+    if as_json and renderers[-1] is render_json:
         final.append(_decode)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -132,11 +133,16 @@ def _decode(_logger: Any, _method: str, line: Any) -> str:
     return str(line, "utf-8", "replace")
 
 
-def _escape_controls(_logger: Any, _method: str, event: EventDict) -> EventDict:
-    """Show control characters instead of obeying them; a traceback keeps its line breaks."""
+def _make_plain(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """Show control characters instead of obeying them (a traceback keeps its line breaks), and scrub keys here too:
+    between colour codes they would not stand out any more."""
     for name, value in event.items():
-        if isinstance(value, str) and name != "exception" and _CONTROLS.search(value):
-            event[name] = _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), value)
+        if not isinstance(value, str):
+            continue
+        text = _SECRET_TEXT.sub(REDACTED, value)
+        if name != "exception":
+            text = _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+        event[name] = text
     return event
 
 

@@ -78,7 +78,7 @@ def bind(server: ServerSettings) -> socket.socket:
 
 
 def serve_here(make_app: MakeApp, server: ServerSettings) -> None:
-    """Serve in this process until SIGTERM or SIGINT; a second signal does not wait for running requests."""
+    """Serve in this process until SIGTERM, SIGINT or SIGHUP; a second signal does not wait for running requests."""
     listener = bind(server)
     context = ssl_context(server.tls)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
@@ -100,7 +100,7 @@ async def _serve(
         stopping.append(received)
         stop.set()
 
-    for each in (signal.SIGTERM, signal.SIGINT):
+    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(each, on_signal, each)
     runner = make_runner(await make_app(), server)
     await runner.setup()

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import os
 import shutil
-import signal
 import tempfile
 from collections.abc import Awaitable, Callable
 from types import FrameType
@@ -119,7 +118,7 @@ class _Supervisor(BaseApplication):  # type: ignore[misc]
             "worker_tmp_dir": "/dev/shm" if os.path.isdir("/dev/shm") else None,  # noqa: S108 - a heartbeat file
             "when_ready": _announce,
             "child_exit": _forget_metrics,
-            "post_fork": _default_signals,
+            "on_exit": _say_stopped,
         }
         if server.tls is not None:
             options["certfile"] = str(server.tls.cert)
@@ -137,13 +136,13 @@ class _Supervisor(BaseApplication):  # type: ignore[misc]
 def _announce(arbiter: Any) -> None:
     address = arbiter.LISTENERS[0].sock.getsockname()
     log = structlog.get_logger("serve")
-    log.info("listening", host=address[0], port=address[1], tls=arbiter.cfg.is_ssl, workers=arbiter.num_workers)
+    log.info("listening", host=address[0], port=address[1], tls=bool(arbiter.cfg.is_ssl), workers=arbiter.num_workers)
 
 
 def _forget_metrics(_arbiter: Any, worker: Any) -> None:
     if os.environ.get(METRICS_DIR):
-        multiprocess.mark_process_dead(worker.pid)
+        multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
 
 
-def _default_signals(_arbiter: Any, _worker: Any) -> None:
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+def _say_stopped(_arbiter: Any) -> None:
+    structlog.get_logger("serve").info("stopped")

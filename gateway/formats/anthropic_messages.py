@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.errors import GatewayError, NotFound
-from gateway.formats.answers import is_event_stream
 from gateway.formats.anthropic_answer import AnthropicReader
 from gateway.formats.anthropic_content import read_prompt
 from gateway.formats.base import Call, Route, UsageReader, retry_headers
 from gateway.formats.fields import Fields, read_object, write_object
+from gateway.formats.openai_listening import is_event_stream
 from tokenizers_offline.prompt import TokenCount
 
 _MIN_THINKING_TOKENS = 1024
@@ -105,6 +105,3 @@ def lower_cap(body: Mapping[str, Any], cap: int) -> dict[str, Any]:
         fits = cap > _MIN_THINKING_TOKENS
         lowered["thinking"] = {**thinking.raw, "budget_tokens": cap - 1} if fits else {"type": "disabled"}
     return lowered
-
-
-FORMAT = AnthropicMessages()

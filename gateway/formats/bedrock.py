@@ -149,6 +149,3 @@ def _read_counted(fields: Fields) -> Prompt:
     except (binascii.Error, ValueError):
         raise invoked.wrong("body", "must be base64.", code="invalid_value") from None
     return read_invoke(Fields(read_object(inner)))
-
-
-FORMAT = Bedrock()

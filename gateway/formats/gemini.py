@@ -139,6 +139,3 @@ def _has_media(call: Call) -> bool:
     parts = [part for message in call.prompt.messages for part in message.parts]
     nested = [inner for part in parts if isinstance(part, ToolResultPart) for inner in part.parts]
     return any(isinstance(part, MediaPart) for part in (*parts, *nested))
-
-
-FORMAT = Gemini()

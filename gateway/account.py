@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
+from gateway.recording import ledger_entry
 from policies.usage import Usage
 
 if TYPE_CHECKING:
-    from gateway.counting import Counting
     from gateway.exchange import Exchange
     from gateway.formats.base import UsageReader
-    from gateway.settlements import Settlements
-    from policies.model import BudgetStatus, Reservation
+    from gateway.runtime import Runtime
+    from policies.model import Reservation
 
 Progress = Literal["unsent", "sent", "declined", "answering"]
 
@@ -24,15 +24,12 @@ class Account:
     a redirect or an error status), and then nothing is charged.
     """
 
-    __slots__ = ("_counting", "_exchange", "_reservation", "_settlements", "progress", "reader")
+    __slots__ = ("_exchange", "_reservation", "_runtime", "progress", "reader")
 
-    def __init__(
-        self, exchange: Exchange, reservation: Reservation | None, *, settlements: Settlements, counting: Counting
-    ) -> None:
+    def __init__(self, runtime: Runtime, exchange: Exchange, reservation: Reservation) -> None:
+        self._runtime = runtime
         self._exchange = exchange
         self._reservation = reservation
-        self._settlements = settlements
-        self._counting = counting
         self.progress: Progress = "unsent"
         self.reader: UsageReader | None = None
 
@@ -45,40 +42,68 @@ class Account:
         self.reader = reader
         return reader
 
-    async def close(self) -> tuple[BudgetStatus, ...]:
-        """Settle or release, exactly once and whatever happens to the caller; the budgets as they then stand."""
-        statuses = await self._settlements.finish(self._close())
-        if statuses:
-            self._exchange.statuses = statuses
-        return self._exchange.statuses
+    async def close(self) -> None:
+        """Settle or release, whatever happens to the caller; the exchange then knows the usage and the budgets.
 
-    async def _close(self) -> tuple[BudgetStatus, ...]:
-        reservation, self._reservation = self._reservation, None
+        The engine sees an end through even if nobody waits for it; counting an unreported output first needs a task
+        of its own for that.
+        """
         if self.progress in ("unsent", "declined"):
-            return await self._settlements.release(reservation) if reservation is not None else ()
-        usage = self._exchange.usage = await self.used()
-        return await self._settlements.settle(reservation, usage) if reservation is not None else ()
+            await self._end(None)
+            return
+        usage = self._known_usage()
+        if usage is not None:
+            await self._end(usage)
+        else:
+            await self._runtime.unfinished.finish(self._count_and_end())
 
-    async def used(self) -> Usage:
-        """What the request used, as well as it is known now."""
-        exchange, reader = self._exchange, self.reader
-        counted_input = exchange.count.input_tokens if exchange.count is not None else 0
+    async def _end(self, usage: Usage | None) -> None:
+        exchange, engine = self._exchange, self._runtime.engine
+        exchange.usage = usage
+        now = self._runtime.clock()
+        entry = ledger_entry(exchange)
+        if usage is None:
+            statuses = await engine.release(self._reservation, now=now, entry=entry)
+        else:
+            statuses = await engine.settle(self._reservation, usage, now=now, entry=entry)
+        exchange.statuses = statuses or exchange.statuses
+
+    @property
+    def _counted_input(self) -> int:
+        count = self._exchange.count
+        return count.input_tokens if count is not None else 0
+
+    def _known_usage(self) -> Usage | None:
+        """What was used, if nothing has to be counted to know it."""
+        reader = self.reader
         if reader is None:
-            # Sent, and the caller left before any answer: the upstream is reading the prompt.
-            return Usage(counted_input, 0, source="counted")
+            # Sent, and the caller left before any answer: the upstream is reading the prompt. Or nothing to read.
+            return Usage(self._counted_input, 0, source="counted")
         reported = reader.usage
         if reported is not None and reader.complete:
             return reported
-        text = reader.output_text
-        counted_output = (await self._counting.count_texts(exchange.model, [text]))[0] if text else 0
+        if reader.output_text:
+            return None
         if reported is not None:
-            return replace(
+            return replace(reported, input_tokens=reported.input_tokens or self._counted_input, source="counted")
+        exchange = self._exchange
+        if reader.complete or exchange.count is None or not exchange.relayed_bytes:
+            return Usage(self._counted_input, 0, source="counted")
+        # Bytes that are no answer of this API: nothing has more tokens than bytes, and the hold bounds the rest.
+        return Usage(self._counted_input, min(exchange.held_output, exchange.relayed_bytes), source="held")
+
+    async def _count_and_end(self) -> None:
+        assert self.reader is not None
+        reported = self.reader.usage
+        (output,) = await self._runtime.counting.count_texts(self._exchange.model, [self.reader.output_text])
+        if reported is None:
+            await self._end(Usage(self._counted_input, output, source="counted"))
+            return
+        await self._end(
+            replace(
                 reported,
-                input_tokens=reported.input_tokens or counted_input,
-                output_tokens=max(reported.output_tokens, counted_output),
+                input_tokens=reported.input_tokens or self._counted_input,
+                output_tokens=max(reported.output_tokens, output),
                 source="counted",
             )
-        if text or reader.complete or exchange.count is None or not exchange.relayed_bytes:
-            return Usage(counted_input, counted_output, source="counted")
-        # Bytes that are no answer of this API: nothing has more tokens than bytes, and the hold bounds the rest.
-        return Usage(counted_input, min(exchange.held_output, exchange.relayed_bytes), source="held")
+        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import secrets
 import socket
@@ -26,11 +25,10 @@ from gateway.middleware import Handler, boundary
 from gateway.proxy import proxy
 from gateway.runtime import RUNTIME, Runtime, RuntimeHolder
 from gateway.settings import Settings, UpstreamSettings
-from gateway.settlements import Settlements
+from gateway.unfinished import Unfinished
 from gateway.upstream import Upstream, Upstreams
 from gateway.watchdog import Watchdog
 from policies.engine import BudgetEngine
-from policies.model import StoreLost
 from policies.stores import open_store
 from tokenizers_offline.catalog import Catalog, Override
 from tokenizers_offline.counter import TokenCounter
@@ -108,16 +106,17 @@ async def open_runtime(
         hold_timeout_s=settings.store.hold_timeout_s,
         on_store_error=settings.store.on_error,
         replicas=settings.store.replicas,
+        ledger_keep_s=settings.store.retention_days * 86_400,
     )
     client = HttpClient(limit_per_host=0, keepalive_s=UPSTREAM_KEEPALIVE_S)
     prompts = Counting(counter, DriftLearner())
     watchdog = Watchdog()
-    settlements = Settlements(engine, clock)
+    unfinished = Unfinished()
     runtime = Runtime(
         settings=settings,
         policy=settings.policy,
         engine=engine,
-        settlements=settlements,
+        unfinished=unfinished,
         counting=prompts,
         upstreams=Upstreams([_upstream(each, client, prompts, clock) for each in settings.upstreams]),
         watchdog=watchdog,
@@ -136,10 +135,10 @@ async def open_runtime(
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
-        await settlements.close()
+        await unfinished.close()
         await client.close()
         prompts.close()
-        await store.close()
+        await engine.close(now=clock())
 
 
 def _upstream(
@@ -151,9 +150,15 @@ def _upstream(
 
 
 async def _sweep(engine: BudgetEngine, clock: Callable[[], float]) -> None:
+    lost = False
     while True:
-        with contextlib.suppress(StoreLost):
-            abandoned = await engine.sweep(now=clock())
-            if abandoned:
-                _log.warning("abandoned_holds_settled", count=len(abandoned))
+        abandoned = await engine.sweep(now=clock())
+        if abandoned:
+            _log.warning("abandoned_holds_settled", count=len(abandoned))
+        if bool(engine.store_error) != lost:
+            lost = not lost
+            if lost:
+                _log.error("store_lost", reason=engine.store_error)
+            else:
+                _log.info("store_recovered")
         await asyncio.sleep(SWEEP_PERIOD_S)

@@ -46,9 +46,9 @@ class Exchange:
     usage: Usage | None = None
     statuses: tuple[BudgetStatus, ...] = ()
     degraded: str = ""
+    """How the decision was made while the store was lost: the mode, a colon, the store's error."""
     warnings: tuple[str, ...] = ()
     hides_usage: bool = False
-    reservation_id: str = ""
     status: int = 0
     outcome: Outcome = "ok"
     error: str = ""

@@ -73,7 +73,7 @@ class Metrics:
         if exchange.refusing:
             self._refusals.labels(exchange.refusing).inc()
         if exchange.degraded:
-            self._degraded.labels(exchange.degraded).inc()
+            self._degraded.labels(exchange.degraded.partition(":")[0]).inc()
         usage = exchange.usage
         if usage is None:
             return

@@ -68,7 +68,7 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
         response = _refused(request, runtime, exchange, failure)
     finally:
         runtime.metrics.active.dec()
-        await record(runtime, exchange)
+        record(runtime, exchange)
     return response
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 from aiohttp import web
@@ -16,22 +17,31 @@ from gateway.account import Account
 from gateway.callers import credential_anywhere, key_of
 from gateway.decoding import decoder_for
 from gateway.errors import NotFound, UpstreamError
-from gateway.exchange import EXCHANGE, Exchange
+from gateway.exchange import EXCHANGE, Exchange, Outcome
 from gateway.incoming import read_body, refuse_websocket, tidy_path
 from gateway.limits_headers import limit_headers
-from gateway.refusals import error_for_refusal
+from gateway.recording import ledger_entry
+from gateway.refusals import error_for_refusal, error_for_store
 from gateway.relay import SMALL_BODY_BYTES, Relay
 from gateway.runtime import RUNTIME, Runtime
 from gateway.unmatched import listener_for_unmatched
 from gateway.upstream import Headers, Outgoing, Upstream, answer_headers, header
-from policies.model import Estimate
+from gateway.watchdog import ClientLeft
+from policies.model import Estimate, StoreLost
 
 if TYPE_CHECKING:
     from gateway.formats.base import Call, Kind, RequestFormat, UsageReader
-    from policies.model import Decision, Key, Reservation
+    from policies.model import Key, Reservation
 
 Listen = Callable[[int, str], "UsageReader | None"]
 """Makes the reader for an answer of this status and content type; None where there is nothing to read."""
+
+
+class Granted(NamedTuple):
+    """A hold, and the cap that the request must be forwarded with (None: as it is)."""
+
+    reservation: Reservation
+    output_cap: int | None
 
 
 async def proxy(request: web.Request) -> web.StreamResponse:
@@ -54,12 +64,12 @@ async def proxy(request: web.Request) -> web.StreamResponse:
         return await _answer_count(runtime, exchange, fmt, call, path)
     upstream = runtime.upstreams.choose(path, format_name=fmt.name, model=call.model)
     await _count(runtime, exchange, call, upstream)
-    decision = await _reserve(runtime, exchange, key, _estimate(runtime, exchange, call, route.kind))
+    granted = await reserve(runtime, exchange, key, estimate_for(runtime, exchange, call, route.kind))
     outgoing = upstream.prepare(
         request.method,
         request.rel_url.raw_path_qs,
         list(request.headers.items()),
-        _body_to_send(fmt, call, body, output_cap=decision.output_cap),
+        _body_to_send(fmt, call, body, output_cap=granted.output_cap),
         key=key.upstream_key,
         format_name=fmt.name,
         plain=not call.wants_usage,
@@ -68,7 +78,7 @@ async def proxy(request: web.Request) -> web.StreamResponse:
     def listen(status: int, content_type: str) -> UsageReader:
         return fmt.usage_reader(call, status=status, content_type=content_type)
 
-    return await _forward(request, runtime, exchange, upstream, outgoing, decision.reservation, listen)
+    return await _forward(request, runtime, exchange, upstream, outgoing, granted.reservation, listen)
 
 
 async def _forward(
@@ -77,12 +87,12 @@ async def _forward(
     exchange: Exchange,
     upstream: Upstream,
     outgoing: Outgoing,
-    reservation: Reservation | None,
+    reservation: Reservation,
     listen: Listen,
 ) -> web.StreamResponse:
     """Send, relay, settle. The end of the answer is written after settling, so that a caller who has read it
     finds its budgets settled."""
-    account = Account(exchange, reservation, settlements=runtime.settlements, counting=runtime.counting)
+    account = Account(runtime, exchange, reservation)
     drain = runtime.settings.server.on_disconnect == "drain"
     try:
         with runtime.watchdog.watch(request, cancel_when_left=not drain) as watch:
@@ -114,6 +124,9 @@ async def _forward(
                     response = await relay.stream(request, _head(runtime, exchange, answer.headers))
             finally:
                 answer.close()
+    except BaseException as error:
+        exchange.outcome = _outcome_of(error)
+        raise
     finally:
         await account.close()
     if response is None:
@@ -131,7 +144,7 @@ async def _pass_unmatched(request: web.Request, runtime: Runtime, exchange: Exch
     body = await read_body(request, max_body_bytes=runtime.settings.server.max_body_bytes)
     upstream = runtime.upstreams.choose(path, format_name=None, model=None)
     exchange.upstream = upstream.name
-    decision = await _reserve(runtime, exchange, key, Estimate(input_tokens=0, output_cap=0))
+    granted = await reserve(runtime, exchange, key, Estimate(input_tokens=0, output_cap=0))
     outgoing = upstream.prepare(
         request.method,
         request.rel_url.raw_path_qs,
@@ -142,7 +155,7 @@ async def _pass_unmatched(request: web.Request, runtime: Runtime, exchange: Exch
         plain=False,
     )
     listen = listener_for_unmatched(request.method)
-    return await _forward(request, runtime, exchange, upstream, outgoing, decision.reservation, listen)
+    return await _forward(request, runtime, exchange, upstream, outgoing, granted.reservation, listen)
 
 
 async def _answer_count(
@@ -168,7 +181,8 @@ async def _count(runtime: Runtime, exchange: Exchange, call: Call, upstream: Ups
     exchange.counting_s = time.perf_counter() - started_s
 
 
-def _estimate(runtime: Runtime, exchange: Exchange, call: Call, kind: Kind) -> Estimate:
+def estimate_for(runtime: Runtime, exchange: Exchange, call: Call, kind: Kind) -> Estimate:
+    """What is known of a counted request before it is forwarded."""
     assert exchange.count is not None
     if kind == "embed":
         return Estimate(input_tokens=exchange.count.upper, output_cap=0, choices=call.choices)
@@ -180,23 +194,39 @@ def _estimate(runtime: Runtime, exchange: Exchange, call: Call, kind: Kind) -> E
     )
 
 
-async def _reserve(runtime: Runtime, exchange: Exchange, key: Key, estimate: Estimate) -> Decision:
+async def reserve(
+    runtime: Runtime, exchange: Exchange, key: Key, estimate: Estimate, *, detached: bool = False
+) -> Granted:
     """Hold the estimate on every budget that matches. Raises the refusal as an error."""
     subject = runtime.policy.subject(key, model=exchange.model, upstream=exchange.upstream)
     started_s = time.perf_counter()
-    decision = await runtime.settlements.reserve(subject, estimate)
+    try:
+        decision = await runtime.engine.reserve(subject, estimate, now=runtime.clock(), detached=detached)
+    except StoreLost as lost:
+        raise error_for_store(lost) from None
     exchange.reserving_s = time.perf_counter() - started_s
     exchange.statuses = decision.statuses
     exchange.degraded = decision.degraded
     exchange.warnings = decision.warnings
-    if decision.refusal is not None:
+    reservation = decision.reservation
+    if reservation is None:
+        assert decision.refusal is not None
         exchange.refusing = decision.refusal.budget
+        exchange.outcome = "refused"
+        await runtime.engine.record(ledger_entry(exchange))
         raise error_for_refusal(decision.refusal)
-    if decision.reservation is not None:
-        exchange.reservation_id = decision.reservation.id
-        exchange.held_input = decision.reservation.held_input
-        exchange.held_output = decision.reservation.held_output
-    return decision
+    exchange.held_input = reservation.held_input
+    exchange.held_output = reservation.held_output
+    return Granted(reservation, decision.output_cap)
+
+
+def _outcome_of(error: BaseException) -> Outcome:
+    match error:
+        case ClientLeft() | asyncio.CancelledError():
+            return "client_left"
+        case UpstreamError():
+            return "upstream_error"
+    return "failed"
 
 
 def _body_to_send(fmt: RequestFormat, call: Call, body: bytes, *, output_cap: int | None) -> bytes:
@@ -214,7 +244,7 @@ def _is_small(request: web.Request, headers: Headers) -> bool:
 
 
 def _head(runtime: Runtime, exchange: Exchange, upstream_headers: Headers, *, length: int | None = None) -> Headers:
-    """The head that a caller gets: the upstream's with ours. `length` is given when the body is written in one piece."""
+    """The head that a caller gets: the upstream's with ours. `length` is given for a body written in one piece."""
     headers = answer_headers(upstream_headers, drop_length=length is not None or exchange.hides_usage)
     headers += told_headers(runtime, exchange)
     return headers
@@ -227,7 +257,7 @@ def told_headers(runtime: Runtime, exchange: Exchange) -> Headers:
         headers.append(("x-tollgate-input-tokens", str(exchange.count.input_tokens)))
         headers.append(("x-tollgate-accuracy", exchange.count.accuracy.value))
     if exchange.degraded:
-        headers.append(("x-tollgate-degraded", exchange.degraded))
+        headers.append(("x-tollgate-degraded", exchange.degraded.partition(":")[0]))
     anthropic = exchange.format is not None and exchange.format.name.startswith("anthropic")
     headers += limit_headers(exchange.statuses, now=runtime.clock(), anthropic=anthropic)
     return headers

@@ -14,6 +14,8 @@ from policies.ledger import Outcome as LedgerOutcome
 if TYPE_CHECKING:
     from gateway.exchange import Exchange, Outcome
     from gateway.runtime import Runtime
+    from policies.model import Reservation
+    from policies.usage import Usage
 
 _access = structlog.get_logger("access")
 _QUIET_PATHS = frozenset({"/health", "/metrics"})
@@ -27,17 +29,14 @@ _IN_LEDGER: dict[Outcome, LedgerOutcome] = {
 }
 
 
-async def record(runtime: Runtime, exchange: Exchange) -> None:
-    """Write one request down. Requests that never reached a budget are logged but are not in the ledger."""
+def record(runtime: Runtime, exchange: Exchange) -> None:
+    """Log and measure a finished request, and learn from its bill."""
     duration_s = time.perf_counter() - exchange.started_s
     usage, plain = exchange.usage, exchange.plain_count
     if usage is not None and usage.source == "reported" and plain is not None:
         runtime.counting.learn(exchange.upstream, exchange.model, plain, reported=usage.input_tokens)
     runtime.metrics.observe(exchange, family=_family(runtime, exchange.model), duration_s=duration_s)
     _log(exchange, duration_s)
-    outcome = _IN_LEDGER.get(exchange.outcome)
-    if outcome is not None and (exchange.reservation_id or exchange.refusing):
-        await runtime.settlements.record(_entry(exchange, outcome, duration_s))
 
 
 def _family(runtime: Runtime, model: str) -> str:
@@ -49,15 +48,16 @@ def _family(runtime: Runtime, model: str) -> str:
         return "unknown"
 
 
-def _entry(exchange: Exchange, outcome: LedgerOutcome, duration_s: float) -> LedgerEntry:
+def ledger_entry(exchange: Exchange) -> LedgerEntry:
+    """The ledger's line for a request that has reached its budgets, as far as it is known now."""
     usage, count, key = exchange.usage, exchange.count, exchange.key
     return LedgerEntry(
-        request_id=exchange.reservation_id or exchange.id,
+        request_id=exchange.id,
         at=exchange.at,
         key_id=key.id if key is not None else "",
         model=exchange.model,
         upstream=exchange.upstream,
-        outcome=outcome,
+        outcome=_IN_LEDGER.get(exchange.outcome, "cut"),
         tags=key.tags if key is not None else {},
         held_input=exchange.held_input,
         held_output=exchange.held_output,
@@ -73,9 +73,32 @@ def _entry(exchange: Exchange, outcome: LedgerOutcome, duration_s: float) -> Led
         stream=exchange.stream,
         endpoint=exchange.format.name if exchange.format is not None else "",
         refused_by=exchange.refusing,
-        latency_s=duration_s,
+        latency_s=time.perf_counter() - exchange.started_s,
         first_byte_s=exchange.first_byte_s,
         features=count.features if count is not None else (),
+    )
+
+
+def settled_entry(reservation: Reservation, usage: Usage | None, *, request_id: str, now: float) -> LedgerEntry:
+    """The ledger's line for a hold that somebody else ends; without usage it was given back."""
+    subject = reservation.subject
+    return LedgerEntry(
+        request_id=request_id,
+        at=now,
+        key_id=subject.key_id,
+        model=subject.model,
+        upstream=subject.upstream,
+        outcome="ok" if usage is not None else "released",
+        tags=subject.tags,
+        held_input=reservation.held_input,
+        held_output=reservation.held_output,
+        input_tokens=usage.input_tokens if usage is not None else 0,
+        output_tokens=usage.output_tokens if usage is not None else 0,
+        cached_tokens=usage.cached_tokens if usage is not None else 0,
+        reasoning_tokens=usage.reasoning_tokens if usage is not None else 0,
+        source=usage.source if usage is not None else "",
+        choices=reservation.choices,
+        endpoint="admissions",
     )
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from gateway.counting import Counting
     from gateway.metrics import Metrics
     from gateway.settings import Settings
-    from gateway.settlements import Settlements
+    from gateway.unfinished import Unfinished
     from gateway.upstream import Upstreams
     from gateway.watchdog import Watchdog
     from policies.engine import BudgetEngine
@@ -26,7 +26,7 @@ class Runtime:
     settings: Settings
     policy: Policy
     engine: BudgetEngine
-    settlements: Settlements
+    unfinished: Unfinished
     counting: Counting
     upstreams: Upstreams
     watchdog: Watchdog

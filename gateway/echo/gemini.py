@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gateway.formats.fields import write_object
-
 from gateway.echo.sse import event
 from gateway.echo.vectors import dimensions_of, embed
+from gateway.formats.fields import write_object
 
 if TYPE_CHECKING:
     from gateway.echo.reply import Finish, Reply

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
-
-
 from gateway.echo.samples import sample
 from gateway.formats.fields import write_object
 from tokenizers_offline.prompt import ChatPrompt, Message, TextPart, TextPrompt, ToolResultPart, ToolSpec

@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from gateway.formats.fields import write_object
-
 from gateway import formats
 from gateway.echo import anthropic, gemini, openai, responses, sse
 from gateway.echo.reply import compose
 from gateway.errors import GatewayError, NotFound
+from gateway.formats.fields import write_object
 from tokenizers_offline.prompt import TextPrompt
 
 if TYPE_CHECKING:

@@ -1,0 +1,210 @@
+"""What all layouts of open models share: labels, media, tools that a template leaves out, the last resort."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from tokenizers_offline.layouts.base import ModelSpec, Piece, Rendered
+from tokenizers_offline.layouts.conversation import Turn, arguments_text, compact, function_of, spaced, tool_object
+from tokenizers_offline.prompt import (
+    Accuracy,
+    ChatPrompt,
+    MediaPart,
+    OpaquePart,
+    Prompt,
+    TextPart,
+    TextPrompt,
+    ThinkingPart,
+    ToolCallPart,
+    ToolResultPart,
+    ToolSpec,
+)
+
+MESSAGE_TOKENS = 5
+"""What a message's role and markers cost in most families: ChatML spends 5, Llama 3 spends 5, Gemma 5."""
+
+UNSEEN_TOOLS_TOKENS = 200
+"""DeepSeek's API adds about 250 tokens of instructions with tools, which its templates do not show (counting.md)."""
+
+# Text a server may take for a special token: <|im_end|>, <｜User｜>, <s>, [INST], <start_of_turn>, <think>...
+_LOOK_ALIKE = re.compile(
+    r"<\|[^|<>\n]{1,40}\|>|<｜[^｜<>\n]{1,40}｜>|</?s>|\[/?INST\]|<<?/?SYS>?>|<(?:start|end)_of_turn>|</?think>"
+)
+
+
+def label(
+    prompt: ChatPrompt,
+    pieces: Sequence[Piece],
+    model: ModelSpec,
+    *,
+    tokens: int = 0,
+    unseen_tools: Sequence[ToolSpec] = (),
+    notes: Sequence[str] = (),
+) -> Rendered:
+    """A laid-out conversation with what its features say about the count's accuracy.
+
+    Adds media, the tools no template shows, and what the model's markers cost where its vocabulary lacks them.
+    """
+    found = features(prompt)
+    said = [*model.notes, *notes]
+    pieces, marker_tokens = _without_markers(pieces, model)
+    tokens += marker_tokens
+    if unseen_tools:
+        pieces = [*pieces, *(Piece(spaced(tool_object(tool))) for tool in unseen_tools)]
+        tokens += UNSEEN_TOOLS_TOKENS
+        said.append("The template does not show tools; counted as JSON with an average instruction.")
+    media = media_tokens(prompt)
+    extra = 0
+    if media:
+        tokens += media
+        extra += media
+        said.append("Images and sounds of open models are counted by size only.")
+    look_alikes = look_alike_characters(prompt)
+    if look_alikes:
+        extra += look_alikes
+        said.append("Text that looks like a special token is counted as one; a host may read it as plain text.")
+    if prompt.server_tools or prompt.unknowable:
+        said.append("Tools run by the host, or content only the host has, cannot be counted before the call.")
+    estimated = bool(unseen_tools or media or prompt.server_tools or prompt.unknowable or "opaque" in found)
+    return Rendered(
+        pieces=tuple(pieces),
+        tokens=tokens,
+        accuracy=Accuracy.ESTIMATE if estimated else Accuracy.BOUNDED,
+        upper_factor=1.5 if "tools" in found else 1.25,
+        upper_extra=(300 if "tools" in found else 40) + extra,
+        features=found,
+        notes=tuple(said),
+    )
+
+
+def plain_conversation(prompt: ChatPrompt, conversation: Iterable[Turn], model: ModelSpec, why: str) -> Rendered:
+    """The last resort: everything said, with an average cost for each message. Always an estimate that says why."""
+    pieces: list[Piece] = []
+    tokens = 3
+    for turn in conversation:
+        tokens += MESSAGE_TOKENS
+        pieces += [Piece(text) for text in (turn.reasoning, turn.content) if text]
+        for call in turn.calls:
+            pieces.append(Piece(call.name + arguments_text(call)))
+            tokens += MESSAGE_TOKENS
+    for tool in prompt.tools:
+        pieces.append(Piece(compact(function_of(tool))))
+    rendered = label(prompt, pieces, model, tokens=tokens, notes=[why])
+    return replace(rendered, accuracy=Accuracy.ESTIMATE, upper_factor=rendered.upper_factor + 0.25)
+
+
+def text_items(prompt: Prompt, model: ModelSpec) -> Rendered:
+    """Texts to complete or embed, each by itself; ready token ids count as their number."""
+    assert isinstance(prompt, TextPrompt)
+    texts = [item for item in prompt.items if isinstance(item, str)]
+    ids = sum(len(item) for item in prompt.items if not isinstance(item, str))
+    if prompt.suffix:
+        texts.append(prompt.suffix)
+    # A server that completes or embeds puts the model's start token (BERT kinds: two) around each text; its
+    # number is the operator's choice, so it is in the bound.
+    extra = 0 if prompt.purpose == "plain" else 2 * len(prompt.items)
+    accuracy = Accuracy.EXACT if not extra else Accuracy.BOUNDED
+    if prompt.unknowable:
+        accuracy, extra = Accuracy.ESTIMATE, extra + 1000
+    return Rendered(
+        pieces=tuple(Piece(text, specials=True) for text in texts),
+        tokens=ids + (len(prompt.items) if extra and "start_token" in model.options else 0),
+        accuracy=accuracy,
+        upper_extra=extra,
+        features=(prompt.purpose,),
+        notes=model.notes,
+    )
+
+
+def features(prompt: ChatPrompt) -> tuple[str, ...]:
+    """What a conversation uses, in a fixed order, for drift statistics and labels."""
+    kinds: set[str] = set()
+    for message in prompt.messages:
+        for part in message.parts:
+            kinds.update(_kinds(part))
+    if prompt.tools:
+        kinds.add("tools")
+    if prompt.output_schema is not None:
+        kinds.add("schema")
+    if prompt.server_tools:
+        kinds.add("server_tools")
+    if prompt.unknowable:
+        kinds.add("opaque")
+    return tuple(kind for kind in _ORDER if kind in kinds) or ("text",)
+
+
+_ORDER = ("tools", "calls", "schema", "thinking", "image", "audio", "video", "document", "server_tools", "opaque")
+
+
+def _kinds(part: object) -> Iterable[str]:
+    match part:
+        case ToolCallPart():
+            yield "calls"
+        case ToolResultPart():
+            yield "calls"
+            for inner in part.parts:
+                yield from _kinds(inner)
+        case ThinkingPart():
+            yield "thinking"
+        case MediaPart():
+            yield part.kind
+        case OpaquePart():
+            yield "opaque"
+
+
+def media_tokens(prompt: ChatPrompt) -> int:
+    """About what images, sounds and documents cost an open model; 0 when there are none.
+
+    Vision encoders of open models spend one token on a 28-pixel square (Qwen 2.5 VL, Mistral's 14-pixel patches
+    merged by two), within a limit of about 1,600; Llama 4's and Gemma's tiles come out near that.
+    """
+    return sum(_media_part_tokens(part) for message in prompt.messages for part in _media_of(message.parts))
+
+
+def _media_of(parts: Iterable[object]) -> Iterable[MediaPart]:
+    for part in parts:
+        if isinstance(part, MediaPart):
+            yield part
+        elif isinstance(part, ToolResultPart):
+            yield from _media_of(part.parts)
+
+
+def _media_part_tokens(part: MediaPart) -> int:
+    match part.kind:
+        case "image":
+            if part.width and part.height:
+                return min(1600, math.ceil(part.width / 28) * math.ceil(part.height / 28)) + 3
+            return 800
+        case "audio":
+            return math.ceil(12.5 * part.seconds) + 4 if part.seconds else 400  # Whisper frames joined by four
+        case "video":
+            return math.ceil(260 * part.seconds) if part.seconds else 4000
+        case "document":
+            return 800 * part.pages if part.pages else 1600
+
+
+def look_alike_characters(prompt: ChatPrompt) -> int:
+    """How many characters of the callers' text look like special tokens: read as plain text, each costs one token
+    at most (two for the non-ASCII bar)."""
+    total = 0
+    for message in prompt.messages:
+        for part in message.parts:
+            if isinstance(part, TextPart) and ("<" in part.text or "[" in part.text):
+                total += sum(
+                    len(found.group()) + 2 * found.group().count("｜") for found in _LOOK_ALIKE.finditer(part.text)
+                )
+    return total
+
+
+def _without_markers(pieces: Sequence[Piece], model: ModelSpec) -> tuple[Sequence[Piece], int]:
+    """Cut out another model's markers, each to be counted as one token: a distilled model's vocabulary has them as
+    special tokens where the base model's file does not."""
+    pattern = model.options.get("markers")
+    if not pattern:
+        return pieces, 0
+    cut = [(piece, re.split(pattern, piece.text)) for piece in pieces]
+    kept = [Piece(text, specials=piece.specials) for piece, texts in cut for text in texts if text]
+    return kept, sum(len(texts) - 1 for _, texts in cut)

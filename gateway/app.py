@@ -34,6 +34,7 @@ from tokenizers_offline.catalog import Catalog, Override
 from tokenizers_offline.counter import TokenCounter
 from tokenizers_offline.encoders import Encoders
 from tokenizers_offline.learning import DriftLearner
+from tokenizers_offline.prompt import CountingError
 from tokenizers_offline.store import TokenizerStore
 
 _log = structlog.get_logger("app")
@@ -127,7 +128,7 @@ async def open_runtime(
     background = [
         asyncio.create_task(watchdog.run()),
         asyncio.create_task(_sweep(engine, clock)),
-        asyncio.create_task(asyncio.to_thread(counter.warm, settings.tokenizers.preload)),
+        asyncio.create_task(_warm(counter, settings)),
     ]
     try:
         yield runtime
@@ -147,6 +148,14 @@ def _upstream(
     if settings.url.startswith("echo:"):
         return Upstream(settings, EchoUpstream(settings, prompts, clock))
     return Upstream(settings, HttpUpstream(client, settings))
+
+
+async def _warm(counter: TokenCounter, settings: Settings) -> None:
+    """Load the tokenizers named in the configuration while requests are already being answered."""
+    try:
+        await asyncio.to_thread(counter.warm, settings.tokenizers.preload)
+    except CountingError as error:
+        _log.error("preload_failed", reason=str(error))
 
 
 async def _sweep(engine: BudgetEngine, clock: Callable[[], float]) -> None:

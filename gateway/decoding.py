@@ -20,11 +20,10 @@ class Decoder(Protocol):
 
 
 class _ZlibDecoder:
-    __slots__ = ("_broken", "_raw_allowed", "_total", "_unpacker")
+    __slots__ = ("_broken", "_total", "_unpacker")
 
-    def __init__(self, window_bits: int, *, raw_allowed: bool = False) -> None:
+    def __init__(self, window_bits: int) -> None:
         self._unpacker = zlib.decompressobj(window_bits)
-        self._raw_allowed = raw_allowed
         self._broken = False
         self._total = 0
 
@@ -43,13 +42,27 @@ class _ZlibDecoder:
                     self._broken = True
                     break
         except zlib.error:
-            if self._raw_allowed and not self._total:
-                # "deflate" means zlib's wrapper (RFC 9110), but some servers send it bare.
-                self._unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
-                self._raw_allowed = False
-                return self.feed(chunk)
             self._broken = True
         return b"".join(pieces)
+
+
+class _DeflateDecoder:
+    """``deflate`` means zlib's wrapper (RFC 9110), but some servers send it bare: the first two bytes tell."""
+
+    __slots__ = ("_head", "_unpacker")
+
+    def __init__(self) -> None:
+        self._head = b""
+        self._unpacker: _ZlibDecoder | None = None
+
+    def feed(self, chunk: bytes) -> bytes:
+        if self._unpacker is None:
+            chunk = self._head = self._head + chunk
+            if len(chunk) < 2:
+                return b""
+            wrapped = chunk[0] & 0x0F == 8 and int.from_bytes(chunk[:2], "big") % 31 == 0
+            self._unpacker = _ZlibDecoder(zlib.MAX_WBITS if wrapped else -zlib.MAX_WBITS)
+        return self._unpacker.feed(chunk)
 
 
 class _LibraryDecoder:
@@ -100,7 +113,7 @@ def decoder_for(encoding: str) -> Decoder | None:
         case "gzip" | "x-gzip":
             return _ZlibDecoder(zlib.MAX_WBITS | 16)
         case "deflate":
-            return _ZlibDecoder(zlib.MAX_WBITS, raw_allowed=True)
+            return _DeflateDecoder()
         case "br" if _BROTLI is not None:
             return _LibraryDecoder(_BROTLI.Decompressor().process)
         case "zstd" if _ZSTANDARD is not None:

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Unit = Literal["tokens", "input_tokens", "output_tokens", "requests", "concurrent"]
 Period = Literal["minute", "hour", "day", "week", "month", "year", "total"]
 Mode = Literal["enforce", "shadow"]
 OutputHold = int | Literal["learned", "model_max", "clamp", "refuse"]
+
+MICRO = 1_000_000
+"""Weights are kept as whole millionths, so that the same sum is the same number in Python and in Lua."""
+
+LIMIT_MOST = 2**50
+"""Redis computes in doubles, exact up to 2**53: the largest limit plus what one request can add stays below."""
+
+AMOUNT_MOST = 2**40
+"""The most that one request can add to a counter, whatever a hostile upstream reports or a shadow budget lets by."""
+
+SLIDING_PERIODS: tuple[Period, ...] = ("minute", "hour", "day", "week")
+"""Periods of a fixed length; a month or a year has none to look back over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +49,14 @@ class Limit:
     per: Period
     sliding: bool = False
 
+    def __post_init__(self) -> None:
+        if self.amount < 0:
+            raise ValueError(f"a limit of {self.amount} {self.unit} is negative: use 0 to allow nothing")
+        if self.amount > LIMIT_MOST:
+            raise ValueError(f"a limit of {self.amount} {self.unit} is beyond what stores count exactly ({LIMIT_MOST})")
+        if self.sliding and self.unit != "concurrent" and self.per not in SLIDING_PERIODS:
+            raise ValueError(f"a limit per {self.per} cannot slide: use one of {', '.join(SLIDING_PERIODS)}")
+
 
 @dataclass(frozen=True, slots=True)
 class Match:
@@ -60,6 +80,11 @@ class Weights:
     reasoning: float = 1.0
     models: tuple[tuple[str, float], ...] = ()
 
+    def __post_init__(self) -> None:
+        factors = (self.input, self.output, self.cached, self.reasoning, *(factor for _, factor in self.models))
+        if any(factor < 0 for factor in factors):
+            raise ValueError("a weight is negative: tokens cannot give budget back")
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:
@@ -80,6 +105,19 @@ class Budget:
     deny_models: tuple[str, ...] = ()
     warn_at: tuple[float, ...] = ()
     weights: Weights = Weights()
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("a budget has no name: its counters are kept under it")
+        if isinstance(self.output_hold, int) and self.output_hold < 0:
+            raise ValueError(f"budget '{self.name}': output_hold {self.output_hold} is negative")
+        if any(not 0 < fraction <= 1 for fraction in self.warn_at):
+            raise ValueError(f"budget '{self.name}': warn_at takes fractions above 0 and up to 1")
+        kinds = [(limit.unit, limit.per, limit.sliding) for limit in self.limits]
+        if len(set(kinds)) != len(kinds):
+            raise ValueError(
+                f"budget '{self.name}': two limits on the same unit and period share one counter; keep one"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +184,18 @@ class Refusal:
     retry_after_s: float | None = None
 
 
+class Rates(NamedTuple):
+    """What one token of each kind costs a budget, in millionths (`MICRO`), the model's factor included."""
+
+    input: int = MICRO
+    output: int = MICRO
+    cached: int = MICRO
+    reasoning: int = MICRO
+
+
+UNWEIGHTED = Rates()
+
+
 @dataclass(frozen=True, slots=True)
 class Charge:
     """One line of a reservation: `amount` is held on `counter` (a key that names budget, scope, unit and window
@@ -157,6 +207,8 @@ class Charge:
     unit: Unit
     expires_at: float | None
     """When the counter may be dropped for good: after its window ended and late settles are over."""
+    rates: Rates = UNWEIGHTED
+    """How this budget weighs tokens, kept so that settling follows the rules the hold was made under."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +221,7 @@ class Reservation:
     held_input: int
     held_output: int
     held_at: float
+    choices: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +238,8 @@ class Decision:
     warnings: tuple[str, ...] = ()
     degraded: str = ""
     """How the store failed if this decision was made without it (``allow``, ``divide``)."""
+    shadowed: tuple[Refusal, ...] = ()
+    """What budgets in ``shadow`` mode would have refused."""
 
 
 class KeyRefused(Exception):

@@ -1,0 +1,90 @@
+"""What the engine says about counters: how budgets stand, why not, and which thresholds were passed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from policies import refusals
+from policies.matching import Plan
+from policies.model import BudgetStatus, Estimate, Refusal
+from policies.stores.base import Counter, Denied, Granted, Order, State
+
+
+def statuses(plan: Plan, states: Sequence[State], *, resets: Sequence[float | None]) -> tuple[BudgetStatus, ...]:
+    """Return a status for each line of a plan."""
+    found = []
+    for line, (used, held), resets_at in zip(plan.lines, states, resets, strict=True):
+        limit, budget = line.limit, line.budget
+        found.append(
+            BudgetStatus(
+                budget.name,
+                line.scope,
+                limit.unit,
+                limit.per,
+                limit.amount,
+                used,
+                held,
+                resets_at,
+                budget.mode,
+                limit.sliding,
+            )
+        )
+    return tuple(found)
+
+
+def refusal(
+    plan: Plan, order: Order, estimate: Estimate, denied: Denied, *, resets: Sequence[float | None], now: float
+) -> Refusal:
+    """Return the one refusal to tell: the one that stands longest."""
+    return refusals.longest_wait(
+        [
+            refusals.full(
+                plan.lines[index],
+                order.asks[index],
+                estimate,
+                state=denied.states[index],
+                slots=denied.slots.get(index, ()),
+                resets_at=resets[index],
+                now=now,
+            )
+            for index in denied.refusing
+        ]
+    )
+
+
+def shadowed(
+    plan: Plan, order: Order, estimate: Estimate, granted: Granted, *, resets: Sequence[float | None], now: float
+) -> tuple[Refusal, ...]:
+    """Return what budgets in ``shadow`` mode would have refused, had they been asked."""
+    found = []
+    for index, line in enumerate(plan.lines):
+        if line.ceiling >= 0:
+            continue
+        used, held = granted.states[index]
+        before = State(used, held - granted.amounts[index])
+        if before.used + before.held + order.asks[index].least > line.limit.amount >= order.asks[index].least:
+            told = refusals.full(
+                line, order.asks[index], estimate, state=before, slots=(), resets_at=resets[index], now=now
+            )
+            found.append(told)
+    return tuple(found)
+
+
+def warnings(
+    plan: Plan, counters: Sequence[Counter], states: Sequence[State], *, warned: dict[tuple[str, float], int]
+) -> tuple[str, ...]:
+    """Name the ``warn_at`` thresholds passed and not yet in `warned`, where they are then noted with their window."""
+    found: list[str] = []
+    for line, (used, held), counter in zip(plan.lines, states, counters, strict=True):
+        for amount, fraction in line.warn_at:
+            if used + held < amount:
+                break
+            # A sliding window is warned of once a period, others once a window.
+            window = counter.slot // (counter.slot - counter.since) if counter.step else counter.slot
+            if warned.get((line.series, fraction)) != window:
+                warned[(line.series, fraction)] = window
+                found.append(
+                    f"Budget '{line.budget.name}' ({line.scope}) has passed {fraction:.0%} of its "
+                    f"{line.limit.amount:,} {refusals.WORDS[line.limit.unit]}: {used + held:,} are taken."
+                )
+    return tuple(found)

@@ -1,0 +1,255 @@
+"""The SQLite file: its tables, and batches of operations on it in one transaction each."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from policies.ledger import LedgerEntry
+from policies.model import StoreLost
+from policies.stores.base import Counter, Denied, Granted, HeldLine, Hold, Order, Row, Settled, State
+from policies.stores.book import Book
+from policies.stores.ledger_rows import COLUMNS, LedgerRow, ledger_entry
+
+SCHEMA_VERSION = 1
+CELLS_KEPT = 100_000
+BATCHES_KEPT_S = 86_400.0
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS counters (
+    series TEXT NOT NULL, slot INTEGER NOT NULL, used INTEGER NOT NULL, held INTEGER NOT NULL,
+    expires_at REAL NOT NULL, PRIMARY KEY (series, slot)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS holds (
+    id TEXT PRIMARY KEY, owner TEXT NOT NULL, held_at REAL NOT NULL, input_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL, choices INTEGER NOT NULL, memo BLOB NOT NULL, lines BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS owners (owner TEXT PRIMARY KEY, beat_at REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS batches (batch TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS ledger (
+    id INTEGER PRIMARY KEY, at REAL NOT NULL, request_id TEXT NOT NULL, key_id TEXT NOT NULL, model TEXT NOT NULL,
+    upstream TEXT NOT NULL, outcome TEXT NOT NULL, source TEXT NOT NULL, input_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL, reasoning_tokens INTEGER NOT NULL,
+    counted_tokens INTEGER NOT NULL, accuracy TEXT NOT NULL, choices INTEGER NOT NULL, more BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS ledger_at ON ledger (at);
+CREATE INDEX IF NOT EXISTS ledger_answers ON ledger (key_id, model);
+"""
+
+
+class SqliteFile:
+    """One connection to the file, owned by one thread.
+
+    Counters are remembered between transactions and forgotten as soon as another process has written
+    (``PRAGMA data_version``), so that a lone worker reads almost nothing.
+    """
+
+    def __init__(self, path: Path, *, busy_timeout_s: float) -> None:
+        self._connection = _opened(path, busy_timeout_s=busy_timeout_s)
+        self._book = Book(self._load)
+        self._lines: dict[str, tuple[HeldLine, ...]] = {}
+        self._new_holds: dict[str, tuple[Any, ...]] = {}
+        self._ledger_rows: list[LedgerRow] = []
+        self._version = -1
+        self._execute = self._connection.execute
+
+    def begin(self) -> None:
+        """Take the file's write lock, waiting for other processes."""
+        self._execute("BEGIN IMMEDIATE")
+        version = self._execute("PRAGMA data_version").fetchone()[0]
+        if version != self._version or len(self._book.cells) > CELLS_KEPT:
+            self._version = version
+            self._book.cells.clear()
+
+    def commit(self) -> None:
+        """Write what the batch changed and end the transaction."""
+        self._write_counters()
+        if self._new_holds:
+            self._connection.executemany("INSERT INTO holds VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self._new_holds.values())
+            self._new_holds.clear()
+        if self._ledger_rows:
+            self._connection.executemany(
+                f"INSERT INTO ledger ({COLUMNS}) VALUES ({', '.join('?' * 15)})",  # noqa: S608 - constants
+                self._ledger_rows,
+            )
+            self._ledger_rows.clear()
+        self._execute("COMMIT")
+
+    def roll_back(self) -> None:
+        """Undo the batch, and forget what was remembered of the file."""
+        self._book.cells.clear()
+        self._book.dirty.clear()
+        self._new_holds.clear()
+        self._ledger_rows.clear()
+        if self._connection.in_transaction:
+            self._execute("ROLLBACK")
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def reserve(self, order: Order, now: float) -> Granted | Denied:
+        outcome = self._book.reserve(order)
+        if isinstance(outcome, Granted):
+            lines = tuple(
+                HeldLine(ask.counter.series, ask.counter.slot, amount, ask.counter.expires_at)
+                for ask, amount in zip(order.asks, outcome.amounts, strict=True)
+            )
+            if len(self._lines) > CELLS_KEPT:
+                self._lines.clear()
+            self._lines[order.id] = lines
+            self._new_holds[order.id] = (
+                order.id,
+                order.owner,
+                now,
+                order.input_tokens,
+                outcome.output * order.choices,
+                order.choices,
+                order.memo,
+                orjson.dumps(lines),
+            )
+        return outcome
+
+    def settle(
+        self, hold_id: str, used: Sequence[int] | None, read: Sequence[Counter], row: LedgerRow | None
+    ) -> Settled:
+        lines = self._lines.pop(hold_id, None)
+        if self._new_holds.pop(hold_id, None) is None:
+            found = self._execute("DELETE FROM holds WHERE id = ? RETURNING lines", (hold_id,)).fetchone()
+            if found is None:
+                return Settled(False, self.read(read))
+            if lines is None:
+                lines = _lines(found[0])
+        assert lines is not None
+        self._book.settle(lines, used)
+        if row is not None:
+            self._ledger_rows.append(row)
+        return Settled(True, self.read(read))
+
+    def charge(self, lines: Sequence[HeldLine], batch: str, now: float) -> None:
+        if self._execute("INSERT OR IGNORE INTO batches VALUES (?, ?)", (batch, now)).rowcount:
+            for line in lines:
+                self._book.add(line.series, line.slot, used=line.amount, held=0, expires_at=line.expires_at)
+
+    def read(self, counters: Sequence[Counter]) -> tuple[State, ...]:
+        return tuple(self._book.state(counter) for counter in counters)
+
+    def record(self, row: LedgerRow) -> None:
+        self._ledger_rows.append(row)
+
+    def beat(self, owner: str, now: float) -> None:
+        self._execute("INSERT OR REPLACE INTO owners VALUES (?, ?)", (owner, now))
+
+    def reset(self, series_prefix: str) -> int:
+        """Works on the table itself, so what is remembered is forgotten."""
+        below = series_prefix.endswith("|")
+        where = "substr(series, 1, length(?)) = ?" if below else "series = ? AND series = ?"
+        self._write_counters()
+        changed = self._execute(f"UPDATE counters SET used = 0 WHERE {where}", (series_prefix, series_prefix))  # noqa: S608
+        self._book.cells.clear()
+        return changed.rowcount
+
+    def prune(self, now: float, ledger_before: float | None) -> None:
+        self._write_counters()
+        self._execute("DELETE FROM counters WHERE expires_at > 0 AND expires_at <= ? AND held = 0", (now,))
+        self._execute("DELETE FROM batches WHERE at < ?", (now - BATCHES_KEPT_S,))
+        self._execute(
+            "DELETE FROM owners WHERE beat_at < ? AND owner NOT IN (SELECT owner FROM holds)", (now - BATCHES_KEPT_S,)
+        )
+        if ledger_before is not None:
+            self._execute("DELETE FROM ledger WHERE at < ?", (ledger_before,))
+        self._book.cells.clear()
+
+    def ping(self) -> None:
+        """The transaction around it is the proof."""
+
+    def _write_counters(self) -> None:
+        if not self._book.dirty:
+            return
+        rows = [(*key, cell.used, cell.held, cell.expires_at) for key, cell in self._book.dirty]
+        self._connection.executemany("INSERT OR REPLACE INTO counters VALUES (?, ?, ?, ?, ?)", rows)
+        self._book.clean()
+
+    def _load(self, series: str, since: int, slot: int) -> None:
+        rows = self._execute(
+            "SELECT slot, used, held, expires_at FROM counters WHERE series = ? AND slot BETWEEN ? AND ?",
+            (series, since, slot),
+        )
+        for start, used, held, expires_at in rows:
+            self._book.keep(series, start, used=used, held=held, expires_at=expires_at)
+
+
+class SqliteReader:
+    """Questions that may take long, on a connection of their own that never writes nor waits for writers."""
+
+    def __init__(self, path: Path, *, busy_timeout_s: float) -> None:
+        self._connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=busy_timeout_s, isolation_level=None
+        )
+
+    def __enter__(self) -> SqliteReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def holds(self, hold_id: str | None) -> list[Hold]:
+        rows = self._connection.execute(
+            "SELECT h.id, h.owner, held_at, input_tokens, output_tokens, choices, memo, lines, coalesce(beat_at, 0) "
+            "FROM holds h LEFT JOIN owners USING (owner) WHERE ? IS NULL OR h.id = ?",
+            (hold_id, hold_id),
+        )
+        return [Hold._make((*row[:7], _lines(row[7]), row[8])) for row in rows]
+
+    def counters(self, series_prefix: str) -> list[Row]:
+        rows = self._connection.execute(
+            "SELECT series, slot, used, held, expires_at FROM counters WHERE substr(series, 1, length(?)) = ? "
+            "ORDER BY series, slot",
+            (series_prefix, series_prefix),
+        )
+        return [Row(*row) for row in rows]
+
+    def entries(
+        self, after: tuple[float, int], until: float | None, key_id: str | None, model: str | None, limit: int
+    ) -> list[tuple[int, LedgerEntry]]:
+        rows = self._connection.execute(
+            f"SELECT {COLUMNS}, id FROM ledger WHERE (at, id) > (?, ?) AND (? IS NULL OR at < ?) "  # noqa: S608
+            "AND (? IS NULL OR key_id = ?) AND (? IS NULL OR model = ?) ORDER BY at, id LIMIT ?",
+            (*after, until, until, key_id, key_id, model, model, limit),
+        )
+        return [(row[15], ledger_entry(row)) for row in rows]
+
+    def recent_outputs(self, key_id: str, model: str, limit: int) -> list[int]:
+        rows = self._connection.execute(
+            "SELECT output_tokens, choices FROM ledger WHERE key_id = ? AND model = ? AND output_tokens > 0 "
+            "AND source IN ('reported', 'counted') ORDER BY id DESC LIMIT ?",
+            (key_id, model, limit),
+        )
+        return [-(-output // max(1, choices)) for output, choices in rows]
+
+
+def _opened(path: Path, *, busy_timeout_s: float) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None, cached_statements=256)
+    try:
+        # With WAL, NORMAL loses nothing when a process is killed, only (the latest transactions) when power fails.
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("BEGIN IMMEDIATE")
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, SCHEMA_VERSION):
+            raise StoreLost(
+                f"The budget store '{path}' was written by another version of Tollgate (schema {version}, this one "
+                f"reads {SCHEMA_VERSION}). Use that version, or name a new file in store.url."
+            )
+        for statement in _SCHEMA.split(";"):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _lines(body: bytes) -> tuple[HeldLine, ...]:
+    return tuple(HeldLine(*line) for line in orjson.loads(body))

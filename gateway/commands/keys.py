@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import sys
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ import click
 from gateway.commands.configured import config_option, settings_from
 from gateway.commands.failure import Failure
 from gateway.commands.tables import json_option, print_json, print_table
+from policies.policy import digest as digest_credential
 
 _KEY_BYTES = 32
 
@@ -27,7 +27,7 @@ def keys() -> None:
 def new(key_id: str, *, as_json: bool) -> None:
     """Make a key and show it this once, with the entry for config.yaml."""
     key = f"sk-{secrets.token_urlsafe(_KEY_BYTES)}"
-    digest = digest_of(key)
+    digest = digest_credential(key)
     if as_json:
         print_json({"id": key_id, "key": key, "digest": digest})
         return
@@ -47,9 +47,9 @@ def digest(*, as_json: bool) -> None:
     if not key:
         raise Failure('no key was given; type it, or pipe it: printf %s "$KEY" | tollgate keys digest')
     if as_json:
-        print_json({"digest": digest_of(key)})
+        print_json({"digest": digest_credential(key)})
     else:
-        click.echo(digest_of(key))
+        click.echo(digest_credential(key))
 
 
 @keys.command("list")
@@ -78,8 +78,3 @@ def list_(config: str | None, *, as_json: bool) -> None:
     ]
     columns = {"id": "key", "tags": "tags", "expires": "expires", "disabled": "disabled", "digest": "digest"}
     print_table(shown, columns=columns)
-
-
-def digest_of(key: str) -> str:
-    """The form in which a key may be written down."""
-    return "sha256:" + hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()

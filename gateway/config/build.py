@@ -34,6 +34,7 @@ def build_settings(config: ConfigFile, *, source: Path) -> Settings:
             time_zone=config.time_zone,
             output_hold=cast(OutputHold, config.output_hold),
             output_hold_floor=config.output_hold_floor,
+            clamp_most=config.clamp_most,
         ),
         server=_server(config),
         store=StoreSettings(

@@ -42,7 +42,10 @@ def load(path: Path, *, env: Mapping[str, str], overrides: Mapping[str, Any]) ->
         raise ConfigError(_merged(document, [*word_errors(error, document), *problems])) from None
     if problems or document.problems:
         raise ConfigError(_merged(document, problems))
-    return build_settings(config, source=path)
+    try:
+        return build_settings(config, source=path)
+    except ValueError as error:  # a rule of the policy's own that the file's checks do not know
+        raise ConfigError((Problem(f"{document.name}:1:1", str(error), "change the file"),)) from None
 
 
 def _without_empty_sections(data: dict[str, Any]) -> dict[str, Any]:

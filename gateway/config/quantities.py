@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
+from policies.model import LIMIT_MOST
+
 _NUMBER = r"(\d[\d_]*(?:\.\d+)?)"
 _AMOUNT = re.compile(rf"{_NUMBER}\s*([kKmMbBtT]?)")
 _DURATION_PART = re.compile(rf"{_NUMBER}\s*(ms|s|m|h|d|w)")
@@ -16,9 +18,6 @@ _UNITS = {"ms": "0.001", "s": "1", "m": "60", "h": "3600", "d": "86400", "w": "6
 _SECONDS = {name: Decimal(s) for name, s in _UNITS.items()}
 _BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
-MAX_AMOUNT = 2**53
-"""Redis scripts count in doubles: whole numbers are exact up to here."""
-
 
 def parse_amount(text: str | int | float) -> int:
     """Read ``100k``, ``2.5M``, ``1_000`` as a whole number. Raises ValueError."""
@@ -28,7 +27,7 @@ def parse_amount(text: str | int | float) -> int:
     value = Decimal(match[1].replace("_", "")) * _THOUSANDS[match[2].lower()]
     if value != value.to_integral_value():
         raise ValueError("is not a whole number of units")
-    if value > MAX_AMOUNT:
+    if value > LIMIT_MOST:
         raise ValueError("is larger than can be counted exactly")
     return int(value)
 

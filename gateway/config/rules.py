@@ -11,6 +11,7 @@ from typing import Any
 
 from gateway.config.document import Document, Route
 from gateway.config.problems import Problem, did_you_mean
+from gateway.config.schema import UNITS
 
 _MATCH_FIELDS = ("key", "model", "upstream")
 _OVERHEAD_FIELDS = ("text", "tools")
@@ -24,6 +25,7 @@ def check_rules(document: Document) -> list[Problem]:
         *_duplicates(document, "budgets", "name", "names make counters and must differ", "rename one of them"),
         *_duplicates(document, "upstreams", "name", "names are used by budgets and must differ", "rename one of them"),
         *_duplicates(document, "upstreams", "prefix", "only the first could ever be chosen", "change one of them"),
+        *_limits(document),
         *_upstreams(document),
         *_formats(document),
         *_tags(document),
@@ -55,6 +57,20 @@ def _duplicates(document: Document, section: str, field: str, why: str, remedy: 
             yield Problem(document.place(route), f"{shown} is used twice (first on line {line}): {why}", remedy)
         else:
             seen[value] = route
+
+
+def _limits(document: Document) -> Iterator[Problem]:
+    for index, budget in _items(document, "budgets"):
+        limits = budget.get("limits")
+        seen: set[tuple[str, str, bool]] = set()
+        for position, limit in enumerate(limits if isinstance(limits, list) else ()):
+            for unit in set(_mapping(limit)) & set(UNITS):
+                kind = (unit, str(limit.get("per")), limit.get("sliding") is True)
+                if kind in seen:
+                    place = document.place(("budgets", index, "limits", position))
+                    per = f" per {limit['per']}" if "per" in limit else ""
+                    yield Problem(place, f"`{unit}`{per} is limited twice by this budget", "keep one of the limits")
+                seen.add(kind)
 
 
 def _upstreams(document: Document) -> Iterator[Problem]:

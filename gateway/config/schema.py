@@ -29,7 +29,7 @@ from gateway.config.fields import (
     mistake,
     option,
 )
-from policies.model import Period, Unit
+from policies.model import SLIDING_PERIODS, Period, Unit
 
 
 class Section(BaseModel):
@@ -50,7 +50,7 @@ def _not_negative(value: float) -> float:
 
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)]
 Port = Annotated[int, Field(ge=1, le=65535)]
-Factor = Annotated[float, AfterValidator(_not_negative)]
+Factor = Annotated[float, Field(allow_inf_nan=False), AfterValidator(_not_negative)]
 
 
 class TlsSection(Section):
@@ -192,7 +192,7 @@ class LimitSection(Section):
     requests: Amount | None = option(None, "Requests.", example="60")
     concurrent: Amount | None = option(None, "Requests at the same time; takes no `per`.", example="5")
     per: Period | None = option(None, "The window: calendar-aligned in `time_zone`.", example="minute")
-    sliding: bool = option(False, "Look back one minute or hour from now instead.", example="true")
+    sliding: bool = option(False, "Look back one minute, hour, day or week from now instead.", example="true")
 
     @model_validator(mode="after")
     def _counts_one_thing(self) -> LimitSection:
@@ -209,8 +209,10 @@ class LimitSection(Section):
             raise mistake(
                 "names no window", f"write `{{{units[0]}: ..., per: minute}}` (or hour, day, week, month, year, total)"
             )
-        elif self.sliding and self.per not in ("minute", "hour"):
-            raise mistake(f"cannot slide over a {self.per}", "write `per: minute` or `per: hour`, or remove `sliding`")
+        elif self.sliding and self.per not in SLIDING_PERIODS:
+            raise mistake(
+                f"cannot slide over a {self.per}", "write one of `minute`, `hour`, `day`, `week`, or remove `sliding`"
+            )
         return self
 
 
@@ -309,6 +311,9 @@ class ConfigFile(Section):
         "learned", "What to hold for an answer whose caller names no cap.", example="learned"
     )
     output_hold_floor: Amount = option(1024, "What `learned` holds before there is history.", example="1024")
+    clamp_most: Amount = option(
+        32_768, "Largest cap that `clamp` writes for a model whose own limit is not known.", example="32768"
+    )
     admin: AdminSection = option(None, "Who may administer.", example='{digest: "sha256:..."}', factory=AdminSection)
     time_zone: TimeZone = option("UTC", "The zone that days, weeks, months and years begin in.", example="UTC")
 

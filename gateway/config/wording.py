@@ -23,6 +23,7 @@ _KINDS = {
     "int_from_float": "is not a whole number",
     "float_type": "is not a number",
     "float_parsing": "is not a number",
+    "finite_number": "is not a finite number",
     "bool_type": "is not true or false",
     "bool_parsing": "is not true or false",
     "tuple_type": "is not a list",

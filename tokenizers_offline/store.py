@@ -1,0 +1,176 @@
+"""The installed tokenizers, as the running gateway sees them: read-only, and verified when read.
+
+    ROOT/encodings/NAME.json    what the encoding is: frame, revision, source, which engines count it right
+    ROOT/cores/ID.z             zlib of vocabulary and merges; one file for all encodings that share them
+    ROOT/templates/ID.json      a chat template and its SHA-256
+
+`tokenizers_offline.installing` writes these files, each by renaming a finished one into place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tokenizers_offline.prompt import CountingError, TokenizerUnavailable
+from tokenizers_offline.vocabulary import assemble, revision_of
+
+FORMAT = 1
+"""Version of the files' form. A store of another form is refused, never guessed at."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class DamagedStore(CountingError):
+    """A stored file is not what was installed; the message names the file and how to mend it."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path}: {why}. Install it again: tollgate tokenizers fetch --again {path.stem}")
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledEncoding:
+    """One installed tokenizer. `core` is the SHA-256 of its core; `engines` maps an engine check's id to whether
+    the fast engine counted like the reference; `splits` names the places where splitting is known to be exact."""
+
+    name: str
+    family: str
+    specials: bool
+    revision: str
+    source: str
+    core: str
+    frame: Mapping[str, Any] = field(repr=False)
+    engines: Mapping[str, bool] = field(default_factory=dict)
+    splits: tuple[str, ...] = ()
+
+
+class TokenizerStore:
+    """Reads one directory of installed tokenizers. Safe to share between threads; never writes."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._lock = threading.Lock()
+        self._records: dict[str, tuple[int, InstalledEncoding]] = {}
+        self._templates: dict[str, tuple[int, str]] = {}
+        self._listed: tuple[int, tuple[str, ...]] = (-1, ())
+
+    def installed(self) -> tuple[str, ...]:
+        """The names of the installed encodings, sorted. A fetch while the gateway runs is seen at once."""
+        try:
+            changed = self._folder("encodings").stat().st_mtime_ns
+        except FileNotFoundError:
+            return ()
+        if self._listed[0] != changed:
+            names = sorted(path.stem for path in self._folder("encodings").glob("*.json"))
+            self._listed = (changed, tuple(names))
+        return self._listed[1]
+
+    def templates(self) -> tuple[str, ...]:
+        """The ids of the installed chat templates, sorted."""
+        return tuple(sorted(path.stem for path in self._folder("templates").glob("*.json")))
+
+    def template(self, template_id: str) -> str:
+        """An installed chat template; "" when there is none of that id."""
+        if not _NAME.fullmatch(template_id):
+            return ""
+        path = self._folder("templates") / f"{template_id}.json"
+        try:
+            changed = path.stat().st_mtime_ns
+        except FileNotFoundError:
+            return ""
+        known = self._templates.get(template_id)
+        if known is not None and known[0] == changed:
+            return known[1]
+        data = _read_json(path)
+        text = str(data.get("text"))
+        if hashlib.sha256(text.encode()).hexdigest() != data.get("sha256"):
+            raise DamagedStore(path, "the template does not match its SHA-256")
+        self._templates[template_id] = (changed, text)
+        return text
+
+    def revision(self, encoding: str) -> str:
+        """The SHA-256 that says which vocabulary and rules an installed encoding counts by."""
+        return self.encoding(encoding).revision
+
+    def encoding(self, name: str) -> InstalledEncoding:
+        """What is known about an installed encoding; raises `TokenizerUnavailable` when it is not installed."""
+        if not _NAME.fullmatch(name):
+            raise TokenizerUnavailable(name, name)
+        path = self._folder("encodings") / f"{name}.json"
+        try:
+            changed = path.stat().st_mtime_ns
+        except FileNotFoundError:
+            raise TokenizerUnavailable(name, name) from None
+        with self._lock:
+            known = self._records.get(name)
+            if known is not None and known[0] == changed:
+                return known[1]
+            record = _read_record(path)
+            self._records[name] = (changed, record)
+            return record
+
+    def document(self, name: str) -> str:
+        """The whole ``tokenizer.json`` text of an installed encoding, checked against its SHA-256."""
+        record = self.encoding(name)
+        return assemble(self.core(record.core), record.frame)
+
+    def core(self, core_id: str) -> str:
+        """A stored core's text, checked against its SHA-256."""
+        path = self.core_path(core_id)
+        try:
+            data = zlib.decompress(path.read_bytes())
+        except (OSError, zlib.error) as error:
+            raise DamagedStore(path, f"the vocabulary cannot be read ({error})") from error
+        if hashlib.sha256(data).hexdigest() != core_id:
+            raise DamagedStore(path, "the vocabulary does not match its SHA-256")
+        return data.decode()
+
+    def core_path(self, core_id: str) -> Path:
+        """Where a core is kept."""
+        return self._folder("cores") / f"{core_id[:32]}.z"
+
+    def _folder(self, kind: str) -> Path:
+        return self.root / kind
+
+
+def valid_name(name: str) -> bool:
+    """Whether a name can be an encoding's or a template's: letters, digits, dot, dash, underscore."""
+    return _NAME.fullmatch(name) is not None
+
+
+def _read_record(path: Path) -> InstalledEncoding:
+    data = _read_json(path)
+    try:
+        record = InstalledEncoding(
+            name=data["name"],
+            family=data["family"],
+            specials=data["specials"],
+            revision=data["revision"],
+            source=data["source"],
+            core=data["core"],
+            frame=data["frame"],
+            engines=data["engines"],
+            splits=tuple(data["splits"]),
+        )
+    except KeyError as error:
+        raise DamagedStore(path, f"the field {error} is missing") from error
+    if revision_of(record.core, record.frame) != record.revision:
+        raise DamagedStore(path, "the rules do not match the revision")
+    return record
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data: dict[str, Any] = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DamagedStore(path, f"the file cannot be read ({error})") from error
+    if data.get("format") != FORMAT:
+        raise DamagedStore(path, f"the form is {data.get('format')!r}, this version reads {FORMAT}")
+    return data

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from policies.stores.base import NOTHING, Counter, Denied, Granted, HeldLine, Order, State, grant
+from policies.stores.base import NOTHING, Counter, Denied, Granted, Order, State, grant
 
 Key = tuple[str, int]
 
@@ -65,7 +65,7 @@ class Book:
             after.append(State(state.used, state.held + amount))
         return Granted(amounts, output, cap, tuple(after))
 
-    def settle(self, lines: Iterable[HeldLine], used: Sequence[int] | None) -> None:
+    def settle(self, lines: Iterable[tuple[str, int, int, float]], used: Sequence[int] | None) -> None:
         """End a hold: release its amounts and charge `used`, one figure a line (None: nothing)."""
         for index, (series, slot, amount, expires_at) in enumerate(lines):
             self.add(series, slot, used=used[index] if used else 0, held=-amount, expires_at=expires_at)

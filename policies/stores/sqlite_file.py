@@ -48,7 +48,7 @@ class SqliteFile:
     def __init__(self, path: Path, *, busy_timeout_s: float) -> None:
         self._connection = _opened(path, busy_timeout_s=busy_timeout_s)
         self._book = Book(self._load)
-        self._lines: dict[str, tuple[HeldLine, ...]] = {}
+        self._lines: dict[str, Sequence[tuple[str, int, int, float]]] = {}
         self._new_holds: dict[str, tuple[Any, ...]] = {}
         self._ledger_rows: list[LedgerRow] = []
         self._version = -1
@@ -91,10 +91,9 @@ class SqliteFile:
     def reserve(self, order: Order, now: float) -> Granted | Denied:
         outcome = self._book.reserve(order)
         if isinstance(outcome, Granted):
-            lines = tuple(
-                HeldLine(ask.counter.series, ask.counter.slot, amount, ask.counter.expires_at)
-                for ask, amount in zip(order.asks, outcome.amounts, strict=True)
-            )
+            lines = []  # bare tuples: orjson takes no named ones
+            for (counter, *_), amount in zip(order.asks, outcome.amounts, strict=True):
+                lines.append((counter.series, counter.slot, amount, counter.expires_at))
             if len(self._lines) > CELLS_KEPT:
                 self._lines.clear()
             self._lines[order.id] = lines

@@ -1,0 +1,78 @@
+"""The layout of OpenAI's models: picks the rules of the API a prompt came in through."""
+
+from __future__ import annotations
+
+import re
+
+from tokenizers_offline.layouts.base import ModelSpec, Rendered
+from tokenizers_offline.layouts.openai_chat import add_chat
+from tokenizers_offline.layouts.openai_models import find_generation
+from tokenizers_offline.layouts.openai_responses import add_responses
+from tokenizers_offline.layouts.openai_tally import Tally
+from tokenizers_offline.prompt import Accuracy, ChatPrompt, Dialect, Prompt, TextPrompt
+
+_OWN_NAME = re.compile(r"(?:chatgpt|codex|computer-use|davinci|babbage|gpt|o\d|text)")
+_SERVER_TOOL_TOKENS = 500
+
+
+class OpenAILayout:
+    """Chat completions, responses, completions and embeddings of OpenAI's models, wherever they are served."""
+
+    def render(self, prompt: Prompt, model: ModelSpec, *, platform: str = "", template: str = "") -> Rendered:
+        tally = Tally()
+        if isinstance(prompt, TextPrompt):
+            _add_texts(tally, prompt)
+            return tally.render()
+        name = _bare_name(model)
+        generation = find_generation(name)
+        if _is_responses(prompt, name, platform):
+            add_responses(tally, prompt, name, generation)
+        else:
+            add_chat(tally, prompt, name, generation)
+        _add_unknowable(tally, prompt)
+        return tally.render()
+
+
+def _bare_name(model: ModelSpec) -> str:
+    """The maker's own name: without the host's prefixes, and the family's for names made up in the config."""
+    name = model.name.lower().removeprefix("ft:").rsplit("/", 1)[-1].removeprefix("openai.")
+    return name if _OWN_NAME.match(name) else model.family.lower()
+
+
+def _is_responses(prompt: ChatPrompt, name: str, platform: str) -> bool:
+    """OpenRouter sends chat completions for the models from GPT-4.1 on to OpenAI's responses API."""
+    if platform == "openrouter":
+        return not name.startswith(("gpt-3.5", "gpt-4o", "chatgpt-4o", "gpt-4-", "o1")) and name != "gpt-4"
+    return prompt.dialect is Dialect.OPENAI_RESPONSES
+
+
+def _add_texts(tally: Tally, prompt: TextPrompt) -> None:
+    tally.add_feature(prompt.purpose)
+    for item in prompt.items:
+        if isinstance(item, str):
+            tally.add_text(item)
+        else:
+            tally.add_tokens(len(item))
+    if prompt.suffix:
+        tally.add_text(prompt.suffix)
+        tally.doubt("How a suffix joins its prompt is not documented.", extra=16)
+
+
+def _add_unknowable(tally: Tally, prompt: ChatPrompt) -> None:
+    for name in prompt.server_tools:
+        tally.add_feature("server_tools")
+        tally.add_tokens(_SERVER_TOOL_TOKENS)
+        tally.doubt(
+            f"The provider's own tool '{name}' adds a prompt and results that cannot be known before the call.",
+            factor=2.0,
+            extra=8000,
+            accuracy=Accuracy.ESTIMATE,
+        )
+    for name in prompt.unknowable:
+        tally.add_feature(name)
+        tally.doubt(
+            f"What '{name}' refers to is stored by the provider and cannot be counted before the call.",
+            factor=2.0,
+            extra=16_000,
+            accuracy=Accuracy.ESTIMATE,
+        )

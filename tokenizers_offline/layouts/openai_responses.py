@@ -1,0 +1,75 @@
+"""The responses API -> what OpenAI's models read and bill. All constants were measured (see `openai_models`)."""
+
+from __future__ import annotations
+
+from tokenizers_offline.layouts.openai_chat import add_output_schema, add_part, add_tools, result_text
+from tokenizers_offline.layouts.openai_models import Generation
+from tokenizers_offline.layouts.openai_schema import write_json
+from tokenizers_offline.layouts.openai_tally import Tally
+from tokenizers_offline.prompt import (
+    ChatPrompt,
+    Message,
+    ThinkingPart,
+    ToolCallPart,
+    ToolResultPart,
+)
+
+_FRAME = 4
+"""3 tokens and the role, as in chat completions."""
+_REASONING_OVERHEAD_CHARACTERS = 900
+_CHARACTERS_PER_REASONING_TOKEN = 6.2
+
+
+def add_responses(tally: Tally, prompt: ChatPrompt, model: str, generation: Generation) -> None:
+    """Add a whole input; `model` is a bare lower-case name."""
+    names = {
+        part.call_id: part.name
+        for message in prompt.messages
+        for part in message.parts
+        if isinstance(part, ToolCallPart)
+    }
+    last_user = max((i for i, message in enumerate(prompt.messages) if message.role == "user"), default=-1)
+    for index, message in enumerate(prompt.messages):
+        _add_message(tally, message, names, model, generation, current=index > last_user)
+    if prompt.tools:
+        tally.add_text(add_tools(tally, prompt))
+        tally.add_tokens(
+            generation.tools_responses + generation.bare_tool * sum(not tool.description for tool in prompt.tools)
+        )
+    if prompt.output_schema is not None and prompt.output_schema.schema is not None:
+        tally.add_text(add_output_schema(tally, prompt.output_schema))
+        tally.add_tokens(generation.schema_responses)
+    tally.add_tokens(generation.reply)
+
+
+def _add_message(
+    tally: Tally, message: Message, names: dict[str, str], model: str, generation: Generation, *, current: bool
+) -> None:
+    if message.text or not message.parts:
+        tally.add_tokens(_FRAME)
+        tally.add_text(message.text)
+    for part in message.parts:
+        match part:
+            case ToolCallPart():
+                tally.add_feature("tool_calls")
+                tally.add_text(part.name)
+                tally.add_text(part.arguments if isinstance(part.arguments, str) else write_json(part.arguments))
+                tally.add_tokens(generation.call_responses)
+            case ToolResultPart():
+                tally.add_feature("tool_calls")
+                tally.add_text(names.get(part.call_id, part.name))
+                tally.add_text(result_text(part))
+                for inner in part.parts:
+                    add_part(tally, inner, model)
+            case ThinkingPart() if current:
+                _add_reasoning(tally, part)
+            case _:
+                add_part(tally, part, model)
+
+
+def _add_reasoning(tally: Tally, part: ThinkingPart) -> None:
+    """Reasoning is read back in the turn it belongs to; its length shows only through the cipher text's."""
+    tally.add_feature("reasoning")
+    characters = len(part.opaque)
+    tally.add_tokens(max(0, round((characters - _REASONING_OVERHEAD_CHARACTERS) / _CHARACTERS_PER_REASONING_TOKEN)))
+    tally.doubt("Encrypted reasoning is estimated from its length.", factor=1.1, extra=round(0.05 * characters) + 16)

@@ -144,15 +144,18 @@ class BudgetEngine:
         if not detached:
             self._shared.live.add(order.id)
         counters, resets = plan.counters(self._index.calendar, now), plan.resets(self._index.calendar, now)
-        shadowed = answers.shadowed(plan, order, estimate, outcome, resets=resets, now=now)
+        shadowed = asked.shadowed
+        if plan.shadows:
+            shadowed += answers.shadowed(plan, order, estimate, outcome, resets=resets, now=now)
+        warned = self._shared.warned
         return Decision(
             True,
             reservations.made(subject, plan, order, outcome, now=now),
             statuses,
             output_cap=outcome.cap if asked.clamps else asked.cap,
-            warnings=answers.warnings(plan, counters, outcome.states, warned=self._shared.warned),
+            warnings=answers.warnings(plan, counters, outcome.states, warned=warned) if plan.warns else (),
             degraded=degraded,
-            shadowed=asked.shadowed + shadowed,
+            shadowed=shadowed,
         )
 
     async def settle(
@@ -167,7 +170,7 @@ class BudgetEngine:
             subject = reservation.subject
             per_answer = -(-usage.output_tokens // max(1, reservation.choices))
             self._shared.learned.observe(subject.key_id, subject.model, per_answer)
-        used = tuple(spent(charge, usage) for charge in reservation.charges)
+        used = spent(reservation.charges, usage)
         return await self._end(reservation, used, now=now, entry=entry)
 
     async def release(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from policies import refusals
 from policies.matching import Line, Plan, Stand
-from policies.model import AMOUNT_MOST, MICRO, Charge, Estimate, Refusal, Subject
+from policies.model import AMOUNT_MOST, MICRO, Charge, Estimate, Rates, Refusal, Subject, Unit
 from policies.policy import Policy
 from policies.stores.base import Ask, Counter, Stretch
 from policies.usage import Usage
@@ -79,12 +79,9 @@ def demand(
         assert cap is not None
         capped = OutputTerms(cap, Stretch.RIGID)
         terms = {stand.budget.name: capped for stand in plan.stands}
-    asks = tuple(
-        _ask(line, estimate, counter, terms[line.budget.name])
-        for line, counter in zip(plan.lines, counters, strict=True)
-    )
+    asks = _asks(plan.lines, estimate, counters, terms)
     for line, ask in zip(plan.lines, asks, strict=True):
-        if ask.least > line.limit.amount:
+        if ask.base > line.limit.amount or (ask.per_output and ask.least > line.limit.amount):
             (shadowed if ask.ceiling < 0 else refused).append(refusals.never_fits(line, ask, estimate))
     clamped = [ask.most for ask in asks if ask.stretch == Stretch.CLAMP and ask.ceiling >= 0]
     # A clamp caps the whole request, so nothing else needs to hold more; otherwise the largest hold is the request's.
@@ -93,20 +90,30 @@ def demand(
     return Demand(asks, output, new_cap, bool(clamped), tuple(refused), tuple(shadowed))
 
 
-def spent(charge: Charge, usage: Usage) -> int:
-    """Return what a charge comes to once the truth is known, in the limit's own unit, rounded up."""
-    match charge.unit:
-        case "requests":
-            return charge.amount
-        case "concurrent":
-            return 0
-    if usage.source == "held":
-        return charge.amount
-    rates = charge.rates
+def spent(charges: Sequence[Charge], usage: Usage) -> tuple[int, ...]:
+    """Return what charges come to once the truth is known, each in its limit's own unit, rounded up."""
+    sums: dict[tuple[Unit, Rates], int] = {}
+    found = []
+    for charge in charges:
+        unit = charge.unit
+        if unit == "concurrent":
+            found.append(0)
+        elif unit == "requests" or usage.source == "held":
+            found.append(charge.amount)
+        else:
+            kind = (unit, charge.rates)
+            amount = sums.get(kind)
+            if amount is None:
+                amount = sums[kind] = _spent(unit, charge.rates, usage)
+            found.append(amount)
+    return tuple(found)
+
+
+def _spent(unit: Unit, rates: Rates, usage: Usage) -> int:
     total = 0
-    if charge.unit != "output_tokens":
+    if unit != "output_tokens":
         total += _weighed(usage.input_tokens, usage.cached_tokens, rates.input, rates.cached)
-    if charge.unit != "input_tokens":
+    if unit != "input_tokens":
         total += _weighed(usage.output_tokens, usage.reasoning_tokens, rates.output, rates.reasoning)
     return min(AMOUNT_MOST, -(-total // MICRO))
 
@@ -145,19 +152,33 @@ def _least(*figures: int | None) -> int:
     return min((figure for figure in figures if figure is not None), default=0)
 
 
-def _ask(line: Line, estimate: Estimate, counter: Counter, terms: OutputTerms) -> Ask:
-    unit = line.limit.unit
+def _asks(
+    lines: Sequence[Line], estimate: Estimate, counters: Sequence[Counter], terms: dict[str, OutputTerms]
+) -> tuple[Ask, ...]:
+    # Most budgets count alike, so each way of counting is worked out once.
+    figures: dict[tuple[Unit, Rates, OutputTerms], tuple[int, int, int, Stretch]] = {}
+    asks = []
+    for line, counter in zip(lines, counters, strict=True):
+        kind = (line.limit.unit, line.rates, terms[line.budget.name])
+        figure = figures.get(kind)
+        if figure is None:
+            figure = figures[kind] = _figure(*kind, estimate)
+        base, per_output, most, stretch = figure
+        if line.ceiling < 0 and base + per_output * most > AMOUNT_MOST:
+            base, per_output, most, stretch = AMOUNT_MOST, 0, 0, Stretch.RIGID
+        asks.append(Ask(counter, line.ceiling, base, per_output, most, stretch))
+    return tuple(asks)
+
+
+def _figure(unit: Unit, rates: Rates, terms: OutputTerms, estimate: Estimate) -> tuple[int, int, int, Stretch]:
     if unit == "requests":
-        return Ask(counter, line.ceiling, estimate.requests, 0, 0, Stretch.RIGID)
+        return estimate.requests, 0, 0, Stretch.RIGID
     if unit == "concurrent":
-        return Ask(counter, line.ceiling, 1, 0, 0, Stretch.RIGID)
-    rates = line.rates
-    if line.ceiling < 0 and estimate.input_tokens + terms.most * estimate.choices > AMOUNT_MOST:
-        return Ask(counter, line.ceiling, AMOUNT_MOST, 0, 0, Stretch.RIGID)
+        return 1, 0, 0, Stretch.RIGID
     read = 0 if unit == "output_tokens" else estimate.input_tokens * max(rates.input, rates.cached)
     per_output = 0 if unit == "input_tokens" else estimate.choices * max(rates.output, rates.reasoning)
     if terms.stretch == Stretch.RIGID:
-        return Ask(counter, line.ceiling, -(-(read + per_output * terms.most) // MICRO), 0, 0, Stretch.RIGID)
+        return -(-(read + per_output * terms.most) // MICRO), 0, 0, Stretch.RIGID
     if not per_output or not terms.most:
-        return Ask(counter, line.ceiling, -(-read // MICRO), 0, 0, Stretch.RIGID)
-    return Ask(counter, line.ceiling, -(-read // MICRO), per_output, terms.most, terms.stretch)
+        return -(-read // MICRO), 0, 0, Stretch.RIGID
+    return -(-read // MICRO), per_output, terms.most, terms.stretch

@@ -51,12 +51,14 @@ class Stand:
 class Plan:
     """What a request of one subject meets: every budget that matches, and a line for each of their limits."""
 
-    __slots__ = ("_counters", "_from", "_resets", "_until", "lines", "memo", "stands")
+    __slots__ = ("_counters", "_from", "_resets", "_until", "lines", "memo", "shadows", "stands", "warns")
 
     def __init__(self, stands: Sequence[Stand], lines: Sequence[Line], memo: bytes) -> None:
         self.stands = tuple(stands)
         self.lines = tuple(lines)
         self.memo = memo
+        self.shadows = any(line.ceiling < 0 for line in lines)
+        self.warns = any(line.warn_at for line in lines)
         self._counters: tuple[Counter, ...] = ()
         self._resets: tuple[float | None, ...] = ()
         self._from = self._until = 0.0

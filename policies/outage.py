@@ -49,6 +49,8 @@ class Outage:
 
     def heard(self, counters: Sequence[Counter], states: Sequence[State]) -> None:
         """Remember how counters stood when the store last answered."""
+        if self.mode != "divide":
+            return
         if len(self._known) > COUNTERS_KNOWN:
             self._known.clear()
         known = self._known

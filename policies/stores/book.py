@@ -45,6 +45,11 @@ class Book:
             held += cell.held
         return State(used, held)
 
+    def states(self, counters: Iterable[Counter]) -> tuple[State, ...]:
+        """Return counters as they stand."""
+        state = self.state
+        return tuple([state(counter) for counter in counters])
+
     def reserve(self, order: Order) -> Granted | Denied:
         """Hold every ask of an order or none. Two asks never share a counter."""
         asks = order.asks

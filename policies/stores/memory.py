@@ -66,7 +66,7 @@ class MemoryStore:
             self._book.clean()
             if entry is not None:
                 self.record(entry)
-        return Settled(hold is not None, tuple(self._book.state(counter) for counter in read))
+        return Settled(hold is not None, self._book.states(read))
 
     async def charge(self, lines: Sequence[HeldLine], *, batch: str, now: float) -> None:
         if batch in self._batches:
@@ -77,7 +77,7 @@ class MemoryStore:
         self._book.clean()
 
     async def read(self, counters: Sequence[Counter], *, now: float) -> tuple[State, ...]:
-        return tuple(self._book.state(counter) for counter in counters)
+        return self._book.states(counters)
 
     async def beat(self, owner: str, *, now: float) -> None:
         self._beats[owner] = now

@@ -131,7 +131,7 @@ class SqliteFile:
                 self._book.add(line.series, line.slot, used=line.amount, held=0, expires_at=line.expires_at)
 
     def read(self, counters: Sequence[Counter]) -> tuple[State, ...]:
-        return tuple(self._book.state(counter) for counter in counters)
+        return self._book.states(counters)
 
     def record(self, row: LedgerRow) -> None:
         self._ledger_rows.append(row)

@@ -34,7 +34,15 @@ def hostile_texts(*, tokens: Sequence[str] = (), seed: int = 7, count: int = 400
     few = own if len(own) <= 24 else rng.sample(own, 24)
     texts = ["", *ATOMS, *LONG_RUNS, *few]
     for token in few:
-        texts += [f"{token}{token}", f"x{token}y", f" {token} ", f"\n{token}\n", token[:-1], token[1:], f"{token}\u0301"]
+        texts += [
+            f"{token}{token}",
+            f"x{token}y",
+            f" {token} ",
+            f"\n{token}\n",
+            token[:-1],
+            token[1:],
+            f"{token}\u0301",
+        ]
     atoms = (*ATOMS, *few)
     for _ in range(count):
         texts.append("".join(rng.choice(atoms) for _ in range(rng.randrange(2, 40))))

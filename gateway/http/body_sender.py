@@ -77,7 +77,7 @@ class BodySender:
             self._task.cancel()
 
     def _write_slices(self, view: memoryview, at: int) -> int:
-        while at < len(view) and not self._paused:
+        while at < len(view) and not self._paused and not self._transport.is_closing():
             self._transport.write(view[at : at + _SLICE_BYTES])
             at += _SLICE_BYTES
         return at
@@ -85,6 +85,8 @@ class BodySender:
     async def _send_rest(self, view: memoryview, at: int) -> None:
         while at < len(view):
             await self._drained()
+            if self._transport.is_closing():
+                return  # the connection tells the rest itself
             at = self._write_slices(view, at)
         self._listener.send_finished()
 
@@ -92,6 +94,8 @@ class BodySender:
         try:
             self._listener.send_waits_for_caller()
             async for piece in body:
+                if self._transport.is_closing():
+                    return
                 if piece:  # an empty chunk would end the body
                     self._transport.writelines((b"%x\r\n" % len(piece), piece, b"\r\n"))
                     await self._drained()

@@ -184,6 +184,10 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
+        if self._answer is not None and exc is not None and not self._parser.heard:
+            left = _left_in_socket(self._transport)
+            if left:
+                self.data_received(left)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -248,11 +252,10 @@ class Connection(asyncio.Protocol):
         how = f"was lost ({exc})" if exc else "was closed by the peer"
         if self._parser.has_head:
             return AnswerCut(f"connection to {self.peer} {how} in the middle of the answer's body")
+        silent = not self._parser.heard
         if self._sender is not None:
-            return SendFailed(f"connection to {self.peer} {how} while the request was sent", silent=False)
-        return ResetBeforeAnswer(
-            f"connection to {self.peer} {how} before the answer's head", silent=not self._parser.heard
-        )
+            return SendFailed(f"connection to {self.peer} {how} while the request was sent", silent=silent)
+        return ResetBeforeAnswer(f"connection to {self.peer} {how} before the answer's head", silent=silent)
 
     # The timer.
 
@@ -289,3 +292,20 @@ class Connection(asyncio.Protocol):
         if self._phase == "header":
             return f"{self.peer} did not begin its answer within {self._header_timeout_s:g} s"
         return f"{self.peer} sent nothing more of its answer for {self._idle_timeout_s:g} s"
+
+
+def _left_in_socket(transport: asyncio.Transport) -> bytes:
+    """What the peer said before it reset the connection.
+
+    An upstream that refuses a large body often answers, and closes without reading the rest. asyncio meets the
+    failed write first and would drop the answer that lies in the socket; uvloop reads it by itself.
+    """
+    shared = transport.get_extra_info("socket")
+    if shared is None or transport.get_extra_info("ssl_object") is not None:
+        return b""
+    try:
+        with shared.dup() as own:
+            data: bytes = own.recv(MAX_BUFFERED_BYTES)
+            return data
+    except OSError:
+        return b""

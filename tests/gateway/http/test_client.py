@@ -161,6 +161,25 @@ async def test_request_is_sent_again_once_when_a_reused_connection_was_closed(cl
     assert (box[0].connections, box[0].bodies) == (2, [b"same"] * 3)
 
 
+async def test_large_request_is_sent_again_when_a_reused_connection_was_reset(client: Client, serve: Serve) -> None:
+    body = b"x" * 5_000_000
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if server.connections == 1:
+            await server.read_request(reader)
+            writer.write(OK)
+            await reader.readuntil(b"\r\n\r\n")  # and no more: closing with bytes unread resets
+            return
+        await server.read_request(reader)
+        writer.write(OK)
+        await reader.read()
+
+    server = await serve(talk)
+    for _ in range(2):
+        assert await (await client.ask(server.origin, body=body)).read_all(10) == b"ok"
+    assert (server.connections, server.bodies) == (2, [body, body])
+
+
 async def test_request_is_not_sent_again_when_a_byte_of_the_answer_came(client: Client, serve: Serve) -> None:
     talk, box = _closing_server(b"HTTP/1.1 2")
     box.append(await serve(talk))  # type: ignore[arg-type]
@@ -386,8 +405,8 @@ async def test_closed_client_refuses_and_cuts_what_is_under_way(
 
 
 async def test_client_leaks_no_descriptor_when_requests_end_in_every_way(client: Client, serve: Serve) -> None:
-    def descriptors() -> int:
-        return len(os.listdir("/proc/self/fd"))
+    async def descriptors() -> int:
+        return len(await asyncio.to_thread(os.listdir, "/proc/self/fd"))
 
     endings = (OK, b"junk\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\npart", b"")
 
@@ -400,7 +419,7 @@ async def test_client_leaks_no_descriptor_when_requests_end_in_every_way(client:
                 return
 
     server = await serve(talk)
-    before = descriptors()
+    before = await descriptors()
 
     async def one(number: int) -> None:
         try:
@@ -419,5 +438,5 @@ async def test_client_leaks_no_descriptor_when_requests_end_in_every_way(client:
     for task in tuple(server.tasks):
         task.cancel()
     async with asyncio.timeout(5):
-        while descriptors() > before or server.tasks:
+        while await descriptors() > before or server.tasks:
             await asyncio.sleep(0.005)

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.http import AnswerCut, SendFailed, TimedOut
+from gateway.http import AnswerCut, Origin, SendFailed, TimedOut
 from gateway.http.connection import MAX_BUFFERED_BYTES
 
 from .conftest import Client, Serve
@@ -239,6 +240,25 @@ async def test_early_refusal_is_handed_out_when_a_large_body_is_half_sent(client
     assert (answer.status, await answer.read_all(10)) == (413, b"no!")
     await asyncio.sleep(0)
     assert client.connections(server.origin) == (0, 0)
+
+
+@pytest.mark.parametrize("size", [100_000, 4 * MEGABYTE])
+async def test_early_refusal_is_handed_out_when_the_upstream_resets_after_it(client: Client, size: int) -> None:
+    def refuse() -> None:
+        for _ in range(20):
+            accepted = listening.accept()[0]
+            accepted.recv(1000)
+            accepted.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nno!")
+            accepted.close()  # with bytes unread: the kernel sends a reset
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(5)
+        refusing = asyncio.create_task(asyncio.to_thread(refuse))
+        origin = Origin("http", "127.0.0.1", listening.getsockname()[1])
+        for _ in range(20):
+            answer = await client.ask(origin, body=b"a" * size)
+            assert (answer.status, await answer.read_all(10)) == (413, b"no!")
+        await refusing
 
 
 async def test_early_success_does_not_stop_the_body(client: Client, serve: Serve) -> None:

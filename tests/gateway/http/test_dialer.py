@@ -58,7 +58,9 @@ async def test_next_address_is_tried_when_the_first_is_silent() -> None:
         full.bind(("127.0.0.3", 0))
         port = full.getsockname()[1]
         full.listen(0)
-        filler.connect(("127.0.0.3", port))  # the backlog is full: a further connect gets no reply
+        await asyncio.to_thread(
+            filler.connect, ("127.0.0.3", port)
+        )  # the backlog is full: a further connect gets no reply
         listening.bind(("127.0.0.1", port))
         listening.listen()
         silent = (socket.AF_INET, ("127.0.0.3", port))

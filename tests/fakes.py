@@ -218,7 +218,7 @@ class FakeUpstream:
                 script = self._queue.pop(0) if self._queue else self.default
                 await script(Connection(reader, writer), received)
                 self.served += 1
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             self._tasks.discard(task)

@@ -9,6 +9,8 @@ from policies.matching import Plan
 from policies.model import BudgetStatus, Estimate, Refusal
 from policies.stores.base import Counter, Denied, Granted, Order, State
 
+_FIRST_TOLD = ("model_denied", "never_fits", "output_cap_required", "quota_spent", "window_full")
+
 
 def statuses(plan: Plan, states: Sequence[State], *, resets: Sequence[float | None]) -> tuple[BudgetStatus, ...]:
     """Return a status for each line of a plan."""
@@ -50,6 +52,11 @@ def refusal(
             for index in denied.refusing
         ]
     )
+
+
+def first_told(refused: Sequence[Refusal]) -> Refusal:
+    """Return the refusal to tell of several that no counter was asked for."""
+    return min(refused, key=lambda refusal: _FIRST_TOLD.index(refusal.reason))
 
 
 def shadowed(

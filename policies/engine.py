@@ -7,7 +7,7 @@ import contextlib
 import secrets
 from collections.abc import Awaitable, Collection, Sequence
 
-from policies import answers, reservations
+from policies import answers, reservations, sweeping
 from policies.holds import Demand, demand, needs_learned, spent
 from policies.learned import HISTORY, LearnedOutputs
 from policies.ledger import LedgerEntry
@@ -17,7 +17,6 @@ from policies.model import (
     Decision,
     Estimate,
     Key,
-    Refusal,
     Reservation,
     StoreLost,
     Subject,
@@ -28,8 +27,6 @@ from policies.stores.base import (
     BudgetStore,
     Denied,
     Granted,
-    HeldLine,
-    Hold,
     Order,
     Settled,
     State,
@@ -38,8 +35,6 @@ from policies.stores.base import (
 from policies.usage import Usage
 
 PRUNE_EVERY_S = 600.0
-
-_FIRST_TOLD = {"model_denied": 0, "never_fits": 1, "output_cap_required": 2}
 
 
 class _Shared:
@@ -115,7 +110,7 @@ class BudgetEngine:
         plan = self._index.plan(subject)
         asked = await self._demand(plan, subject, estimate, now=now)
         if asked.refusals:
-            return Decision(False, None, refusal=_first_told(asked.refusals), shadowed=asked.shadowed)
+            return Decision(False, None, refusal=answers.first_told(asked.refusals), shadowed=asked.shadowed)
         order = Order(
             id=secrets.token_hex(12),
             owner="" if detached else self.owner,
@@ -126,7 +121,7 @@ class BudgetEngine:
             memo=plan.memo,
         )
         degraded = ""
-        if not plan.lines:
+        if not plan.lines and not detached:
             outcome: Granted | Denied = Granted((), asked.output, asked.output, ())
         else:
             try:
@@ -196,7 +191,7 @@ class BudgetEngine:
         states = await self.store.read(plan.counters(self._index.calendar, now), now=now) if plan.lines else ()
         statuses = self._statuses(plan, states, now=now)
         if asked.refusals:
-            return Decision(False, None, statuses, _first_told(asked.refusals), shadowed=asked.shadowed)
+            return Decision(False, None, statuses, answers.first_told(asked.refusals), shadowed=asked.shadowed)
         order = Order("", self.owner, asked.asks, estimate.input_tokens, asked.output, estimate.choices, b"")
         outcome = grant(asked.asks, states, output=asked.output)
         if isinstance(outcome, list):
@@ -230,15 +225,15 @@ class BudgetEngine:
         try:
             await self._catch_up(now=now)
             await self.store.beat(self.owner, now=now)
-            for hold in await self.store.holds():
-                if self._attended(hold, dead_owners, now=now):
-                    continue
-                reservation = reservations.kept(hold)
-                used = [0 if c.unit == "concurrent" else c.amount for c in reservation.charges]
-                entry = reservations.abandoned(reservation, now=now)
-                settled = await self.store.settle(hold.id, used, read=(), now=now, entry=entry)
-                if settled.won:
-                    abandoned.append(reservation)
+            await sweeping.settle_unattended(
+                self.store,
+                abandoned,
+                owner=self.owner,
+                live=self._shared.live,
+                dead_owners=dead_owners,
+                quiet_since=now - self.hold_timeout_s,
+                now=now,
+            )
             if now - self._shared.pruned_at >= PRUNE_EVERY_S:
                 before = None if self.ledger_keep_s is None else now - self.ledger_keep_s
                 await self.store.prune(now=now, ledger_before=before)
@@ -299,8 +294,8 @@ class BudgetEngine:
         shared, hold_id = self._shared, reservation.id
         ours = hold_id in shared.live
         shared.live.discard(hold_id)
-        if not reservation.charges:
-            if ours and entry is not None:
+        if ours and not reservation.charges:
+            if entry is not None:
                 self.store.record(entry)
             return ()
         plan = self._index.plan(reservation.subject)
@@ -339,11 +334,7 @@ class BudgetEngine:
 
     async def _late_debt(self, reservation: Reservation, used: Sequence[int], *, now: float) -> None:
         """A sweep took this process for dead and settled as held: what was used beyond that is still owed."""
-        debts = [
-            HeldLine(*reservations.place(charge.counter), amount - charge.amount, charge.expires_at or 0.0)
-            for charge, amount in zip(reservation.charges, used, strict=True)
-            if charge.unit != "concurrent" and amount > charge.amount
-        ]
+        debts = reservations.debts(reservation, used)
         if debts:
             try:
                 await self.store.charge(debts, batch=f"debt-{reservation.id}", now=now)
@@ -357,15 +348,3 @@ class BudgetEngine:
 
     def _statuses(self, plan: Plan, states: Sequence[State], *, now: float) -> tuple[BudgetStatus, ...]:
         return answers.statuses(plan, states, resets=plan.resets(self._index.calendar, now)) if states else ()
-
-    def _attended(self, hold: Hold, dead_owners: Collection[str], *, now: float) -> bool:
-        if hold.owner == self.owner:
-            # Holds nobody here knows of are left over from a lost answer of the store, or from an earlier process.
-            return hold.id in self._shared.live or hold.held_at > now - self.hold_timeout_s
-        if hold.owner in dead_owners:
-            return False
-        return max(hold.held_at, hold.beat_at) > now - self.hold_timeout_s
-
-
-def _first_told(refused: Sequence[Refusal]) -> Refusal:
-    return min(refused, key=lambda refusal: _FIRST_TOLD.get(refusal.reason, 9))

@@ -98,7 +98,7 @@ def spent(charges: Sequence[Charge], usage: Usage) -> tuple[int, ...]:
         unit = charge.unit
         if unit == "concurrent":
             found.append(0)
-        elif unit == "requests" or usage.source == "held":
+        elif unit == "requests":
             found.append(charge.amount)
         else:
             kind = (unit, charge.rates)

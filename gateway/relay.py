@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 import time
 from typing import TYPE_CHECKING
 
@@ -134,5 +136,9 @@ def break_off(request: web.Request) -> None:
     if request.version >= HttpVersion11:
         # Unfinished chunks, or a length not reached, tell; what was written still arrives.
         transport.close()
-    else:
-        transport.abort()
+        return
+    # To an HTTP/1.0 caller closing is the end of the body: only a reset (linger of 0 s) tells it apart.
+    connection = transport.get_extra_info("socket")
+    if connection is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()

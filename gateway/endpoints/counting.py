@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from aiohttp import web
@@ -95,13 +96,12 @@ async def batch_calculate(request: web.Request) -> web.Response:
 async def list_models(request: web.Request) -> web.Response:
     """Every model family that can be counted, whether its tokenizer is installed, and what bills have shown."""
     runtime = request.app[RUNTIME].current
-    return answer({"object": "list", "data": describe_models(runtime)})
+    installed = frozenset(await asyncio.to_thread(runtime.counting.counter.store.installed))
+    return answer({"object": "list", "data": describe_models(runtime, installed)})
 
 
-def describe_models(runtime: Runtime) -> list[dict[str, Any]]:
-    """The rows of ``GET /models``."""
-    counter = runtime.counting.counter
-    installed = frozenset(counter.store.installed())
+def describe_models(runtime: Runtime, installed: frozenset[str]) -> list[dict[str, Any]]:
+    """The rows of ``GET /models``; `installed` names the encodings that can be counted with."""
     observed = _observed_by_family(runtime)
     return [
         {
@@ -115,7 +115,7 @@ def describe_models(runtime: Runtime) -> list[dict[str, Any]]:
             "notes": list(spec.notes),
             "observed": observed.get(spec.family, {"n": 0}),
         }
-        for spec in counter.catalog.models()
+        for spec in runtime.counting.counter.catalog.models()
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -30,7 +31,7 @@ async def health(request: web.Request) -> web.Response:
         await runtime.engine.store.ping()
     except StoreLost as lost:
         store |= {"status": "lost", "reason": str(lost), "on_error": runtime.settings.store.on_error}
-    installed = runtime.counting.counter.store.installed()
+    installed = await asyncio.to_thread(runtime.counting.counter.store.installed)
     source = runtime.settings.source
     healthy = store["status"] == "ok"
     return answer(

@@ -13,6 +13,7 @@ from policies.learned import HISTORY, LearnedOutputs
 from policies.ledger import LedgerEntry
 from policies.matching import Plan, PolicyIndex
 from policies.model import (
+    AMOUNT_MOST,
     BudgetStatus,
     Decision,
     Estimate,
@@ -115,9 +116,9 @@ class BudgetEngine:
             id=secrets.token_hex(12),
             owner="" if detached else self.owner,
             asks=asked.asks,
-            input_tokens=estimate.input_tokens,
-            output=asked.output,
-            choices=estimate.choices,
+            input_tokens=min(estimate.input_tokens, AMOUNT_MOST),
+            output=min(asked.output, AMOUNT_MOST),
+            choices=min(estimate.choices, AMOUNT_MOST),
             memo=plan.memo,
         )
         degraded = ""
@@ -132,13 +133,12 @@ class BudgetEngine:
                 outcome = await self._shared.outage.reserve(order, error, now=now)
                 degraded = f"{self._shared.outage.mode}: {error}"
         statuses = self._statuses(plan, outcome.states, now=now)
+        counters, resets = plan.counters(self._index.calendar, now), plan.resets(self._index.calendar, now)
         if isinstance(outcome, Denied):
-            resets = plan.resets(self._index.calendar, now)
             refusal = answers.refusal(plan, order, estimate, outcome, resets=resets, now=now)
             return Decision(False, None, statuses, refusal, shadowed=asked.shadowed, degraded=degraded)
         if not detached:
             self._shared.live.add(order.id)
-        counters, resets = plan.counters(self._index.calendar, now), plan.resets(self._index.calendar, now)
         shadowed = asked.shadowed
         if plan.shadows:
             shadowed += answers.shadowed(plan, order, estimate, outcome, resets=resets, now=now)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Literal
-from zoneinfo import ZoneInfo
 
 Outcome = Literal["ok", "refused", "upstream_error", "cancelled", "cut", "released", "abandoned"]
+
+MEASURED = ("reported", "counted")
+"""Sources that tell how long an answer was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +97,12 @@ class DriftRow:
 
 
 async def usage(
-    entries: AsyncIterator[LedgerEntry], *, by: Sequence[str] = ("key",), zone: ZoneInfo | None = None
+    entries: AsyncIterator[LedgerEntry], *, by: Sequence[str] = ("key",), zone: tzinfo | None = None
 ) -> list[UsageRow]:
     """Sum ledger lines. `by` takes ``key``, ``model``, ``upstream``, ``outcome``, ``day``, ``hour``, ``month`` or any
     tag; `zone` is where days begin (default UTC). Rows come with the most tokens first."""
     sums: dict[tuple[str, ...], list[int]] = {}
-    where = zone or ZoneInfo("UTC")
+    where = zone or UTC
     async for entry in entries:
         group = tuple(_value(entry, name, where) for name in by)
         row = sums.setdefault(group, [0] * 7)
@@ -130,7 +132,7 @@ async def drift(entries: AsyncIterator[LedgerEntry]) -> list[DriftRow]:
     return rows
 
 
-def _value(entry: LedgerEntry, name: str, zone: ZoneInfo) -> str:
+def _value(entry: LedgerEntry, name: str, zone: tzinfo) -> str:
     match name:
         case "key":
             return entry.key_id

@@ -25,7 +25,7 @@ def made(subject: Subject, plan: Plan, order: Order, granted: Granted, *, now: f
                 line.rates,
             )
         )
-    held_output = granted.output * order.choices
+    held_output = order.output_held(granted.output)
     return Reservation(order.id, subject, tuple(charges), order.input_tokens, held_output, now, order.choices)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from functools import cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -27,15 +27,17 @@ class Window:
 
 
 @cache
-def time_zone(name: str) -> ZoneInfo:
-    """Return an IANA time zone. Raises ValueError for a name that is none."""
+def time_zone(name: str) -> tzinfo:
+    """Return an IANA time zone, read from disk once (UTC never). Raises ValueError for a name that is none."""
+    if name == "UTC":
+        return UTC
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise ValueError(f"'{name}' is not an IANA time zone; write one like Europe/Berlin or UTC") from error
 
 
-def window(period: Period, now: float, *, zone: ZoneInfo) -> Window:
+def window(period: Period, now: float, *, zone: tzinfo) -> Window:
     """Return the calendar window around `now`.
 
     Windows of one period follow each other without gap or overlap, whatever the zone's clocks do. Days, weeks
@@ -99,16 +101,16 @@ class Calendar:
         return kept
 
 
-def _local(now: float, zone: ZoneInfo) -> datetime:
+def _local(now: float, zone: tzinfo) -> datetime:
     return datetime.fromtimestamp(now, zone)
 
 
-def _offset_s(now: float, zone: ZoneInfo) -> float:
+def _offset_s(now: float, zone: tzinfo) -> float:
     offset = _local(now, zone).utcoffset()
     return offset.total_seconds() if offset is not None else 0.0
 
 
-def _clock_window(length: int, now: float, *, zone: ZoneInfo) -> Window:
+def _clock_window(length: int, now: float, *, zone: tzinfo) -> Window:
     offset = _offset_s(now, zone)
     start = math.floor((now + offset) / length) * length - offset
     end = start + length
@@ -119,7 +121,7 @@ def _clock_window(length: int, now: float, *, zone: ZoneInfo) -> Window:
     return Window(start, end)
 
 
-def _clock_change(before: float, after: float, zone: ZoneInfo) -> float:
+def _clock_change(before: float, after: float, zone: tzinfo) -> float:
     """The whole second in (before, after] from which `after`'s offset from UTC holds."""
     low, high = math.floor(before), math.floor(after)
     offset = _offset_s(high, zone)
@@ -152,5 +154,5 @@ def _following(period: Period, first: date) -> date:
     return first + timedelta(days=1)
 
 
-def _midnight(day: date, zone: ZoneInfo) -> float:
+def _midnight(day: date, zone: tzinfo) -> float:
     return datetime(day.year, day.month, day.day, tzinfo=zone).timestamp()

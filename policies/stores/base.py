@@ -11,7 +11,7 @@ from enum import IntEnum
 from typing import NamedTuple, Protocol
 
 from policies.ledger import LedgerEntry
-from policies.model import MICRO
+from policies.model import AMOUNT_MOST, MICRO
 
 
 class Counter(NamedTuple):
@@ -74,6 +74,10 @@ class Order(NamedTuple):
     output: int
     choices: int
     memo: bytes
+
+    def output_held(self, output: int) -> int:
+        """Return the output held for the whole request, given what one answer holds."""
+        return min(output * self.choices, AMOUNT_MOST)
 
 
 class State(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 
-from policies.ledger import LedgerEntry
+from policies.ledger import MEASURED, LedgerEntry
 from policies.stores.base import Counter, Denied, Granted, HeldLine, Hold, Order, Row, Settled, State
 from policies.stores.book import Book
 
@@ -44,7 +44,7 @@ class MemoryStore:
                 order.owner,
                 now,
                 order.input_tokens,
-                outcome.output * order.choices,
+                order.output_held(outcome.output),
                 order.choices,
                 order.memo,
                 lines,
@@ -116,7 +116,7 @@ class MemoryStore:
     async def recent_outputs(self, key_id: str, model: str, *, limit: int) -> list[int]:
         found: list[int] = []
         for entry in reversed(self._ledger):
-            if entry.key_id == key_id and entry.model == model and entry.output_tokens:
+            if (entry.key_id, entry.model) == (key_id, model) and entry.output_tokens and entry.source in MEASURED:
                 found.append(entry.output_per_answer)
                 if len(found) == limit:
                     break

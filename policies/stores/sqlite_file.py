@@ -102,7 +102,7 @@ class SqliteFile:
                 order.owner,
                 now,
                 order.input_tokens,
-                outcome.output * order.choices,
+                order.output_held(outcome.output),
                 order.choices,
                 order.memo,
                 orjson.dumps(lines),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +37,18 @@ async def store(store_url: str) -> AsyncIterator[BudgetStore]:
     opened = open_store(store_url, server_time=False)
     yield opened
     await opened.close()
+
+
+@pytest.fixture
+def open_fresh(store_url: str, tmp_path: Path) -> OpenStore:
+    """Open a store of the same kind that has nothing in it, as often as it is called."""
+    count = itertools.count()
+
+    def opened() -> BudgetStore:
+        url = store_url if store_url == "memory:" else f"sqlite:///{tmp_path / f'fresh{next(count)}.db'}"
+        return open_store(url, server_time=False)
+
+    return opened
 
 
 def policy(*limits: Limit, name: str = "plan", **more: object) -> Policy:

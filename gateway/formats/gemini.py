@@ -32,7 +32,8 @@ _STATUSES = {
 """google.rpc.Code by its HTTP mapping (google/rpc/code.proto)."""
 
 _RPC = "type.googleapis.com/google.rpc."
-_MODEL = r"/(?:models|tunedModels|endpoints)/(?P<model>[^/:]+)"
+_MODEL = r"(?:/publishers/(?P<publisher>[^/:]+))?/(?:models|tunedModels|endpoints)/(?P<model>[^/:]+)"
+"""A publisher in the path is Vertex AI's mark; it counts otherwise than AI Studio."""
 
 
 class Gemini:
@@ -55,10 +56,11 @@ class Gemini:
         if route.kind == "embed":
             texts = read_embedding(fields)
             return Call(self.name, "embed", model, texts, output_cap=0, choices=len(texts.items), body=fields.raw)
+        vertex = bool(path.get("publisher"))
         if route.kind == "count":
             asked = child(fields, "generateContentRequest") or fields
-            return Call(self.name, "count", model, read_prompt(asked), output_cap=0, body=fields.raw)
-        prompt = read_prompt(fields)
+            return Call(self.name, "count", model, read_prompt(asked, vertex=vertex), output_cap=0, body=fields.raw)
+        prompt = read_prompt(fields, vertex=vertex)
         config = child(fields, "generationConfig")
         cap = config.integer(either(config, "maxOutputTokens"), minimum=0) if config else None
         choices = config.integer(either(config, "candidateCount"), minimum=0) if config else None

@@ -6,6 +6,7 @@ The API reads its JSON the protobuf way: a field may be written in camelCase or 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Literal
 
 from gateway.formats.fields import Fields
@@ -59,15 +60,21 @@ def one_or_many(fields: Fields, name: str) -> Iterator[Fields]:
         yield from fields.children(name)
 
 
-def read_prompt(body: Fields) -> ChatPrompt:
-    """The prompt of a generateContent or countTokens body. Raises `BadRequest` naming the field."""
+def read_prompt(body: Fields, *, vertex: bool = False) -> ChatPrompt:
+    """The prompt of a generateContent or countTokens body. Raises `BadRequest` naming the field.
+
+    The options it may carry: ``vertex``, ``response_json_schema`` (which spelling the schema came in) and
+    ``allowed_function_names``; all of them change what the API counts.
+    """
     unknowable: list[str] = []
     messages: list[Message] = []
     system = either(body, "systemInstruction")
     if type(body.raw.get(system)) is str:
         messages.append(Message("system", (TextPart(body.text(system)),)))
     elif body.has(system):
-        messages.append(_read_turn(body.required_child(system), "system", unknowable))
+        instruction = body.required_child(system)
+        turn = _read_turn(instruction, "system", unknowable)
+        messages.append(replace(turn, extra={"role": instruction.text("role")} if instruction.has("role") else {}))
     if not body.has("contents"):
         raise body.wrong("contents", "is missing.", code="missing_required_parameter")
     turns = one_or_many(body, "contents")
@@ -77,6 +84,8 @@ def read_prompt(body: Fields) -> ChatPrompt:
     tools, server_tools = _read_tools(body)
     config = child(body, "generationConfig") or Fields({}, parent=body, key="generationConfig")
     choice, allowed = _read_choice(body)
+    json_schema = config.has(either(config, "responseJsonSchema"))
+    options = {"vertex": vertex, "response_json_schema": json_schema, "allowed_function_names": allowed}
     return ChatPrompt(
         Dialect.GEMINI,
         tuple(messages),
@@ -86,7 +95,7 @@ def read_prompt(body: Fields) -> ChatPrompt:
         thinking=config.mapping(either(config, "thinkingConfig")),
         server_tools=server_tools,
         unknowable=tuple(dict.fromkeys(unknowable)),
-        options={"allowed_function_names": allowed} if allowed else {},
+        options={name: value for name, value in options.items() if value},
     )
 
 

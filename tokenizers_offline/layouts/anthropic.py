@@ -138,7 +138,8 @@ class _Tally:
     def _add_messages(self, messages: Iterable[Message]) -> None:
         turns = [message for message in messages if message.role not in ("system", "developer")]
         current = _start_of_turn(turns)
-        self._constant += _FOLLOW_UP * max(0, len(turns) - 1)
+        prefilled = len(turns) > 1 and turns[-1].role == "assistant"
+        self._constant += _FOLLOW_UP * max(0, len(turns) - 1 - prefilled)
         if turns and turns[0].role == "assistant":
             self._constant += _OPENED_BY_ASSISTANT
         for message in messages:
@@ -204,11 +205,10 @@ class _Tally:
             self._constant += _TOOL_PUNCTUATION * count_shape(text, b"P")
 
     def _add_thinking(self, prompt: ChatPrompt, model: ModelSpec) -> None:
-        wanted = prompt.thinking or prompt.options.get("thinking")
-        routed = prompt.options.get("reasoning")
-        if isinstance(wanted, Mapping) and wanted.get("type") == "adaptive":
-            self._constant += self._generation.adaptive_thinking
-        elif wanted or model.name.endswith(":thinking") or _asks_for_reasoning(routed):
+        if prompt.thinking and prompt.thinking.get("type") == "adaptive":
+            forced = prompt.tool_choice is not None and prompt.tool_choice.mode in ("required", "named")
+            self._constant += 0 if forced else self._generation.adaptive_thinking
+        elif prompt.thinking or model.name.endswith(":thinking") or _asks_for_reasoning(prompt.options):
             self._features.add("thinking")
             self._constant += self._generation.thinking
 
@@ -270,11 +270,12 @@ def _arguments(call: ToolCallPart) -> Mapping[str, Any] | str:
     return parsed if isinstance(parsed, dict) else call.arguments
 
 
-def _asks_for_reasoning(routed: object) -> bool:
-    """OpenRouter's ``reasoning`` object."""
-    if not isinstance(routed, Mapping):
-        return False
-    return routed.get("enabled") is True or any(routed.get(name) for name in ("effort", "max_tokens"))
+def _asks_for_reasoning(options: Mapping[str, Any]) -> bool:
+    """The ways that routers ask for thinking: ``reasoning_effort`` or a ``reasoning`` object."""
+    routed = options.get("reasoning")
+    wanted = {"effort": options.get("reasoning_effort"), **(routed if isinstance(routed, Mapping) else {})}
+    effort = wanted.get("effort")
+    return wanted.get("enabled") is True or bool(wanted.get("max_tokens")) or bool(effort and effort != "none")
 
 
 def _compact(value: object) -> str:

@@ -2,7 +2,7 @@
 
 Fitted on recorded calls unless a source is named; `tools_auto` and `tools_forced` are the system prompts that the
 API adds when there are tools (Anthropic's tool use guide publishes them for Claude 3: Opus 530 / 281,
-Sonnet 159 / 235, Haiku 264 / 340, Sonnet 3.5 294 / 261).
+Sonnet 159 / 235, Haiku 264 / 340).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ GENERATIONS: dict[str, Generation] = {
     "claude-3": _CLAUDE_3_HAIKU,
     "claude-3-opus": Generation(CLAUDE_3_TO_4_6, 527, 281),
     "claude-3-sonnet": Generation(CLAUDE_3_TO_4_6, 160, 235),
-    "claude-3.5": Generation(CLAUDE_3_TO_4_6, 295, 261),
+    "claude-3.5": Generation(CLAUDE_3_TO_4_6, 295, 317),
     "claude-3.5-haiku": Generation(CLAUDE_3_TO_4_6, 264, 360),
     "claude-3.7": Generation(CLAUDE_3_TO_4_6, 315, 317),
     "claude-4": Generation(CLAUDE_3_TO_4_6, 315, 317),

@@ -97,7 +97,8 @@ def _read_prompt(body: Fields) -> ChatPrompt:
     server_tools: list[str] = []
     for tool in body.children("tools"):
         if tool.text("type", default="function") in ("function", "custom"):
-            tools.append(read_tool(tool.child("function") or tool, tool.raw))
+            # A tool in chat's shape keeps only what stands at its top level: the API ignores its `function`.
+            tools.append(read_tool(tool if tool.has("name") else tool.child("function") or tool, tool.raw))
         else:
             server_tools.append(tool.text("type"))
     return ChatPrompt(

@@ -30,8 +30,9 @@ from tokenizers_offline.prompt import (
 )
 
 _FRAME = 3
+_RESULT_ROLES = ("tool", "function")
 _KNOWN_ROLES = frozenset({"assistant", "developer", "function", "system", "tool", "user"})
-_SCHEMA_EXTRA = 5
+_TAG = 2
 _PARALLEL_EXTRA = 20
 """One message to `multi_tool_use.parallel` and one with all results, besides their JSON."""
 _OPAQUE_TOKENS = 500
@@ -40,60 +41,65 @@ _OPAQUE_TOKENS = 500
 def add_chat(tally: Tally, prompt: ChatPrompt, model: str, generation: Generation) -> None:
     """Add a whole conversation; `model` is a bare lower-case name."""
     appended = _appended(tally, prompt, generation)
+    heading = generation.heading if prompt.tools else ""
+    tagged = "" if prompt.tools or prompt.output_schema is None else prompt.output_schema.name
     names = {
         part.call_id: part.name
         for message in prompt.messages
         for part in message.parts
         if isinstance(part, ToolCallPart)
     }
-    waiting = list(prompt.messages)
-    while waiting:
-        message = waiting.pop(0)
+    messages = prompt.messages
+    index = 0
+    while index < len(messages):
+        message = messages[index]
+        index += 1
         calls = [part for part in message.parts if isinstance(part, ToolCallPart)]
-        if len(calls) > 1 and not generation.apart:
-            results = []
-            while waiting and waiting[0].role in ("tool", "function"):
-                results.append(waiting.pop(0))
-            _add_parallel(tally, message, calls, results, model)
-        elif message.role in ("tool", "function"):
+        if len(calls) > 1 and generation.merges_calls:
+            first = index
+            while index < len(messages) and messages[index].role in _RESULT_ROLES:
+                index += 1
+            _add_parallel(tally, message, calls, messages[first:index], model)
+        elif message.role in _RESULT_ROLES:
             _add_result(tally, message, names, model)
         elif appended and message.role in ("system", "developer"):
-            _add_message(tally, message, model, generation, suffix=f"\n\n{appended}")
+            _add_message(tally, message, model, generation, prefix=heading, suffix=f"\n\n{appended}")
             appended = ""
         else:
             _add_message(tally, message, model, generation)
+            if message.role == "assistant" and message.text:
+                _add_tag(tally, tagged)
     if appended:
         tally.add_tokens(_FRAME + 1)
         tally.add_text(appended)
     tally.add_tokens(generation.reply)
+    _add_tag(tally, tagged)
+
+
+def _add_tag(tally: Tally, name: str) -> None:
+    """Where an answer must follow a schema, each answer is opened with the schema's name."""
+    if name:
+        tally.add_text(name)
+        tally.add_tokens(_TAG)
 
 
 def _appended(tally: Tally, prompt: ChatPrompt, generation: Generation) -> str:
     """What joins the first system message (or becomes one): the functions, then the answer's schema."""
     texts = []
     if prompt.tools:
-        tools = add_tools(tally, prompt)
-        if generation.apart:
-            tally.add_text(tools)
-            tally.add_tokens(
-                generation.tools_chat + generation.bare_tool * sum(not tool.description for tool in prompt.tools)
-            )
-        else:
-            tally.add_tokens(-1)
-            texts.append(tools)
-        choice = prompt.tool_choice
-        if choice is not None and choice.mode == "named" and generation.named is not None:
-            tally.add_text(choice.name)
-            tally.add_tokens(generation.named)
+        texts.append(add_tools(tally, prompt, generation))
+        tally.add_tokens(
+            generation.tools_chat + generation.bare_tool * sum(not tool.description for tool in prompt.tools)
+        )
+        add_named_choice(tally, prompt, generation)
     if prompt.output_schema is not None and prompt.output_schema.schema is not None:
         texts.append(add_output_schema(tally, prompt.output_schema))
-        tally.add_tokens(_SCHEMA_EXTRA)
     return "\n\n".join(texts)
 
 
-def add_tools(tally: Tally, prompt: ChatPrompt) -> str:
+def add_tools(tally: Tally, prompt: ChatPrompt, generation: Generation) -> str:
     """Note the tools and return them as the model sees them."""
-    namespace = render_namespace(prompt.tools)
+    namespace = render_namespace(prompt.tools, whole_limits=generation.whole_limits)
     tally.add_feature("tools")
     tally.doubt("How tools are shown is not documented; the rule was measured.", extra=2)
     if namespace.unsure:
@@ -103,6 +109,14 @@ def add_tools(tally: Tally, prompt: ChatPrompt) -> str:
     return HEADER + namespace.text
 
 
+def add_named_choice(tally: Tally, prompt: ChatPrompt, generation: Generation) -> None:
+    """Add what a `tool_choice` that names a tool costs."""
+    choice = prompt.tool_choice
+    if choice is not None and choice.mode == "named" and generation.named is not None:
+        tally.add_text(choice.name)
+        tally.add_tokens(generation.named)
+
+
 def add_output_schema(tally: Tally, output: OutputSchema) -> str:
     """Note the answer's schema and return it as the model sees it."""
     tally.add_feature("json_schema")
@@ -110,8 +124,10 @@ def add_output_schema(tally: Tally, output: OutputSchema) -> str:
     return render_output_schema(output)
 
 
-def _add_message(tally: Tally, message: Message, model: str, generation: Generation, *, suffix: str = "") -> None:
-    if generation.apart and message.role == "assistant" and message.text:
+def _add_message(
+    tally: Tally, message: Message, model: str, generation: Generation, *, prefix: str = "", suffix: str = ""
+) -> None:
+    if message.role == "assistant" and message.text:
         tally.add_tokens(generation.history)
     calls = [part for part in message.parts if isinstance(part, ToolCallPart)]
     if not calls or message.text:
@@ -122,7 +138,7 @@ def _add_message(tally: Tally, message: Message, model: str, generation: Generat
     if message.name:
         tally.add_tokens(1)
         tally.add_text(message.name)
-    tally.add_text(message.text + suffix)
+    tally.add_text(prefix + message.text + suffix)
     for part in message.parts:
         add_part(tally, part, model)
     for call in calls:

@@ -14,48 +14,55 @@ from dataclasses import dataclass, replace
 class Generation:
     """The constants of one generation of models.
 
-    `reply`: tokens that open the answer. `apart`: tools stand in a message of their own in chat completions (else
-    they follow the first system message). `tools_chat`: what that message costs besides its text.
-    `tools_responses`: the same in the responses API. `call_chat`, `call_responses`: what a tool call and its
-    result cost besides their texts. `history`: extra for each assistant text in chat history. `named`: a named
-    `tool_choice` besides the name; None where it costs nothing. `schema_responses`: a JSON schema in the responses
-    API besides its text. `keyword`: a JSON schema keyword shown as a comment of its own (``minimum``, ``format``).
+    `reply`: tokens that open the answer. `heading`: what stands before the first system message when tools follow
+    it. `tools_chat`, `tools_responses`: what tools cost in each API besides their text; `bare_tool`: the same for
+    each tool without a description. `call_chat`, `call_responses`: what a tool call and its result cost besides
+    their texts; `lone_call`: extra in the responses API for a call that was not made in parallel and carries its
+    item's id. `merges_calls`: parallel calls are one call of `multi_tool_use.parallel` in chat. `history`: extra
+    for each assistant text sent back. `named`: a named `tool_choice` besides the name; None where it costs
+    nothing. `schema_responses`: a response schema in the responses API besides its text. `whole_limits`: bounds in
+    a schema are shown as they came, not as floats.
     """
 
     reply: int = 3
-    apart: bool = False
-    tools_chat: int = 3
+    heading: str = ""
+    tools_chat: int = -1
     tools_responses: int = -3
     bare_tool: int = 0
     call_chat: int = 4
     call_responses: int = 11
+    lone_call: int = 3
+    merges_calls: bool = True
     history: int = 0
     named: int | None = 7
     schema_responses: int = 3
-    keyword: int = 8
+    whole_limits: bool = False
 
 
 _CHAT = Generation()
-_REASONING = replace(_CHAT, reply=2, named=None, tools_responses=0, call_responses=17)
+_REASONING = replace(_CHAT, reply=2, named=None, tools_responses=0, call_responses=17, lone_call=0)
+_CODEX_MINI = replace(_REASONING, history=2, tools_responses=1)
 _GPT_5 = replace(
     _REASONING,
-    apart=True,
-    tools_chat=85,
+    heading="# Instructions\n\n",
+    tools_chat=81,
     tools_responses=3,
     bare_tool=-1,
     call_chat=10,
+    merges_calls=False,
     history=2,
     schema_responses=1,
-    keyword=7,
+    whole_limits=True,
 )
 _GPT_5_CHAT = replace(_GPT_5, reply=3)
 _GPT_5_4 = replace(_GPT_5, call_responses=20)
 
 _GENERATIONS = (
-    (re.compile(r"gpt-5(?:\.\d+)?-chat|chatgpt-5"), _GPT_5_CHAT),
+    (re.compile(r"gpt-5-chat|chatgpt-5"), _GPT_5_CHAT),
     (re.compile(r"gpt-5\.(?:[4-9]|\d\d)|gpt-(?:[6-9]|\d\d)"), _GPT_5_4),
     (re.compile(r"gpt-5|codex-(?!mini)"), _GPT_5),
-    (re.compile(r"o\d|codex|computer-use"), _REASONING),
+    (re.compile(r"codex-mini"), _CODEX_MINI),
+    (re.compile(r"o\d|computer-use"), _REASONING),
 )
 
 

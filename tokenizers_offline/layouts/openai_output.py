@@ -19,14 +19,10 @@ _LITERAL = frozenset({"const", "enum", "examples"})
 
 
 def render_output_schema(output: OutputSchema) -> str:
-    """Heading, description and the schema as compact ASCII JSON.
-
-    The name stands twice in what is billed; where its first place is was not to be seen, only that it costs as
-    much as a heading of its own.
-    """
+    """Heading, description and the schema as compact ASCII JSON."""
     comment = f"// {output.description}\n" if output.description else ""
     shown = json.dumps(_hide(output.schema or {}), separators=(",", ":"), default=str)
-    return f"{output.name}\n\n## {output.name}\n\n{comment}{shown}"
+    return f"# Response Formats\n\n## {output.name}\n\n{comment}{shown}"
 
 
 def _hide(schema: Any, *, depth: int = 0) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tokenizers_offline.layouts.openai_chat import add_output_schema, add_part, add_tools, result_text
+from collections.abc import Sequence
+
+from tokenizers_offline.layouts.openai_chat import add_named_choice, add_output_schema, add_part, add_tools, result_text
 from tokenizers_offline.layouts.openai_models import Generation
 from tokenizers_offline.layouts.openai_schema import write_json
 from tokenizers_offline.layouts.openai_tally import Tally
@@ -28,18 +30,32 @@ def add_responses(tally: Tally, prompt: ChatPrompt, model: str, generation: Gene
         for part in message.parts
         if isinstance(part, ToolCallPart)
     }
+    lone = _lone_calls(prompt.messages)
     last_user = max((i for i, message in enumerate(prompt.messages) if message.role == "user"), default=-1)
     for index, message in enumerate(prompt.messages):
         _add_message(tally, message, names, model, generation, current=index > last_user)
+        if index in lone:
+            tally.add_tokens(generation.lone_call)
     if prompt.tools:
-        tally.add_text(add_tools(tally, prompt))
+        tally.add_text(add_tools(tally, prompt, generation))
         tally.add_tokens(
             generation.tools_responses + generation.bare_tool * sum(not tool.description for tool in prompt.tools)
         )
+        add_named_choice(tally, prompt, generation)
     if prompt.output_schema is not None and prompt.output_schema.schema is not None:
         tally.add_text(add_output_schema(tally, prompt.output_schema))
         tally.add_tokens(generation.schema_responses)
     tally.add_tokens(generation.reply)
+
+
+def _lone_calls(messages: Sequence[Message]) -> set[int]:
+    """Where calls stand that were not made in parallel with others and carry the id of their item."""
+    calls = [[part for part in message.parts if isinstance(part, ToolCallPart)] for message in messages]
+    return {
+        index
+        for index, found in enumerate(calls)
+        if found and found[0].item_id and not any(calls[index - 1 : index]) and not any(calls[index + 1 : index + 2])
+    }
 
 
 def _add_message(
@@ -48,6 +64,8 @@ def _add_message(
     if message.text or not message.parts:
         tally.add_tokens(_FRAME)
         tally.add_text(message.text)
+        if message.role == "assistant":
+            tally.add_tokens(generation.history)
     for part in message.parts:
         match part:
             case ToolCallPart():

@@ -36,20 +36,24 @@ class Namespace:
     unsure: tuple[str, ...]
 
 
-def render_namespace(tools: Iterable[ToolSpec]) -> Namespace:
-    """All functions as one TypeScript namespace, without the header that stands before it."""
+def render_namespace(tools: Iterable[ToolSpec], *, whole_limits: bool = False) -> Namespace:
+    """All functions as one TypeScript namespace, without the header that stands before it.
+
+    `whole_limits` is how GPT-5 shows bounds: as they came and behind the comma, where earlier models show floats
+    on a line of their own.
+    """
     unsure: dict[str, None] = {}
-    functions = [_render_function(tool, unsure) for tool in tools]
+    functions = [_render_function(tool, unsure, whole_limits=whole_limits) for tool in tools]
     return Namespace("namespace functions {\n\n" + "".join(functions) + "} // namespace functions", tuple(unsure))
 
 
-def _render_function(tool: ToolSpec, unsure: dict[str, None]) -> str:
+def _render_function(tool: ToolSpec, unsure: dict[str, None], *, whole_limits: bool) -> str:
     schema = tool.parameters or {}
-    comment = _comment(tool.description)
+    opening = f"{_comment(tool.description)}type {tool.name}"
     if not _mapping(schema.get("properties")):
-        return f"{comment}type {tool.name} = () => any;\n\n"
-    title = _comment(schema.get("title"))
-    return f"{comment}type {tool.name} = (_: {title}{_Writer(schema, unsure).render_object(schema).text}) => any;\n\n"
+        return f"{opening} = () => any;\n\n"
+    shape = _Writer(schema, unsure, whole_limits=whole_limits).render_object(schema)
+    return f"{opening} = (_: {_leading(schema)}{shape.text}) => any;\n\n"
 
 
 def _comment(text: object) -> str:
@@ -75,9 +79,10 @@ class _Type:
 class _Writer:
     """Writes the types of one schema; `$ref`s are looked up in it and written in place."""
 
-    def __init__(self, root: Mapping[str, Any], unsure: dict[str, None]) -> None:
+    def __init__(self, root: Mapping[str, Any], unsure: dict[str, None], *, whole_limits: bool) -> None:
         self._root = root
         self._unsure = unsure
+        self._whole_limits = whole_limits
 
     def render_object(self, schema: Mapping[str, Any], *, depth: int = 0) -> _Type:
         """``{``, a line for each property, ``}``. A last property without any comment stays on the closing line."""
@@ -89,8 +94,11 @@ class _Writer:
         for index, (key, given) in enumerate(members):
             member = self._resolve(given)
             lead = _leading(member)
-            kind = self._render_type(member, depth=depth + 1)
-            default = f", // default: {write_json(member['default'])}\n" if "default" in member else ""
+            kind = self._render_type(member, depth=depth + 1, nested=False)
+            trailing = [f"default: {write_json(member['default'])}"] if "default" in member else []
+            if self._whole_limits and not kind.commented:
+                trailing += [f"{keyword}: {write_json(member[keyword])}" for keyword in _LIMITS if keyword in member]
+            default = f", // {', '.join(trailing)}\n" if trailing else ""
             plain = not lead and not default and not kind.commented
             commented = commented or not plain
             end = " " if plain and index == len(members) - 1 else ",\n"
@@ -98,7 +106,7 @@ class _Writer:
             lines.append(f"{lead}{key}{'' if key in names else '?'}:{gap}{kind.text}{default or end}")
         return _Type("".join([*lines, "}"]), commented)
 
-    def _render_type(self, schema: Mapping[str, Any], *, depth: int) -> _Type:
+    def _render_type(self, schema: Mapping[str, Any], *, depth: int, nested: bool = True) -> _Type:
         if depth > MAX_DEPTH:
             return _Type("any")
         self._unsure.update(dict.fromkeys(keyword for keyword in schema if keyword not in _SILENT | set(_LIMITS)))
@@ -122,6 +130,8 @@ class _Writer:
                 self._unsure["additionalProperties"] = None
             return _Type("object")
         text = _PRIMITIVES.get(kind, "any") if isinstance(kind, str) else "any"
+        if self._whole_limits and not nested:
+            return _Type(text)
         limits = [f"{keyword}: {_write_limit(schema[keyword])}" for keyword in _LIMITS if keyword in schema]
         return _Type(f"{text} // {', '.join(limits)}\n", commented=True) if limits else _Type(text)
 

@@ -32,6 +32,12 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'budgets.db'}"
 
 
+@pytest.fixture(params=["sqlite"])
+def kept_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A store that outlives its process."""
+    return f"sqlite:///{tmp_path / 'kept.db'}"
+
+
 @pytest.fixture
 async def store(store_url: str) -> AsyncIterator[BudgetStore]:
     opened = open_store(store_url, server_time=False)

@@ -20,8 +20,8 @@ class Generation:
     their texts; `lone_call`: extra in the responses API for a call that was not made in parallel and carries its
     item's id. `merges_calls`: parallel calls are one call of `multi_tool_use.parallel` in chat. `history`: extra
     for each assistant text sent back. `named`: a named `tool_choice` besides the name; None where it costs
-    nothing. `schema_responses`: a response schema in the responses API besides its text. `whole_limits`: bounds in
-    a schema are shown as they came, not as floats.
+    nothing. `schema_responses`: a response schema in the responses API besides its text; `schema_beside_tools`: the
+    same when there are tools too. `whole_limits`: bounds in a schema are shown as they came, not as floats.
     """
 
     reply: int = 3
@@ -35,12 +35,22 @@ class Generation:
     merges_calls: bool = True
     history: int = 0
     named: int | None = 7
-    schema_responses: int = 3
+    schema_responses: int = 1
+    schema_beside_tools: int = 3
     whole_limits: bool = False
 
 
 _CHAT = Generation()
-_REASONING = replace(_CHAT, reply=2, named=None, tools_responses=0, call_responses=17, lone_call=0)
+_REASONING = replace(
+    _CHAT,
+    reply=2,
+    named=None,
+    tools_responses=0,
+    call_responses=17,
+    lone_call=0,
+    schema_responses=0,
+    schema_beside_tools=0,
+)
 _CODEX_MINI = replace(_REASONING, history=2, tools_responses=1)
 _GPT_5 = replace(
     _REASONING,
@@ -51,7 +61,6 @@ _GPT_5 = replace(
     call_chat=10,
     merges_calls=False,
     history=2,
-    schema_responses=1,
     whole_limits=True,
 )
 _GPT_5_CHAT = replace(_GPT_5, reply=3)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tokenizers_offline.layouts.openai_chat import add_named_choice, add_output_schema, add_part, add_tools, result_text
 from tokenizers_offline.layouts.openai_models import Generation
-from tokenizers_offline.layouts.openai_schema import write_json
+from tokenizers_offline.layouts.openai_schema import HEADER, render_namespace, write_json
 from tokenizers_offline.layouts.openai_tally import Tally
 from tokenizers_offline.prompt import (
     ChatPrompt,
     Message,
+    OpaquePart,
     ThinkingPart,
     ToolCallPart,
     ToolResultPart,
+    ToolSpec,
 )
 
 _FRAME = 4
 """3 tokens and the role, as in chat completions."""
+_LATE_TOOLS_EXTRA = 87
 _REASONING_OVERHEAD_CHARACTERS = 900
 _CHARACTERS_PER_REASONING_TOKEN = 6.2
 
@@ -44,7 +48,7 @@ def add_responses(tally: Tally, prompt: ChatPrompt, model: str, generation: Gene
         add_named_choice(tally, prompt, generation)
     if prompt.output_schema is not None and prompt.output_schema.schema is not None:
         tally.add_text(add_output_schema(tally, prompt.output_schema))
-        tally.add_tokens(generation.schema_responses)
+        tally.add_tokens(generation.schema_beside_tools if prompt.tools else generation.schema_responses)
     tally.add_tokens(generation.reply)
 
 
@@ -79,10 +83,33 @@ def _add_message(
                 tally.add_text(result_text(part))
                 for inner in part.parts:
                     add_part(tally, inner, model)
+            case OpaquePart(kind="additional_tools"):
+                _add_late_tools(tally, part, generation)
             case ThinkingPart() if current:
                 _add_reasoning(tally, part)
             case _:
                 add_part(tally, part, model)
+
+
+def _add_late_tools(tally: Tally, part: OpaquePart, generation: Generation) -> None:
+    """Tools declared in mid-conversation are shown like those of chat completions, in a message of their own."""
+    found = part.raw.get("tools") if isinstance(part.raw, Mapping) else None
+    tools = [
+        ToolSpec(tool["name"], _text(tool.get("description")), _schema(tool.get("parameters")))
+        for tool in (found if isinstance(found, list) else [])
+        if isinstance(tool, Mapping) and isinstance(tool.get("name"), str)
+    ]
+    tally.add_text(HEADER + render_namespace(tools, whole_limits=generation.whole_limits).text)
+    tally.add_tokens(_LATE_TOOLS_EXTRA)
+    tally.doubt("Tools declared in mid-conversation were seen in few bills only.", factor=1.1, extra=16)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _schema(value: object) -> Mapping[str, Any] | None:
+    return value if isinstance(value, Mapping) else None
 
 
 def _add_reasoning(tally: Tally, part: ThinkingPart) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from tokenizers_offline.layouts.base import ModelSpec, Piece, Rendered
 from tokenizers_offline.layouts.conversation import Turn, arguments_object, function_of, spaced, turns
 from tokenizers_offline.layouts.open_models import label, text_items
-from tokenizers_offline.prompt import ChatPrompt, Prompt, ToolCallPart, ToolSpec
+from tokenizers_offline.prompt import ChatPrompt, Dialect, Prompt, ToolCallPart, ToolSpec
 
 _START = "<｜begin▁of▁sentence｜>"
 _END = "<｜end▁of▁sentence｜>"
@@ -101,7 +101,10 @@ class DeepSeekLayout:
         thinks = _thinks(prompt, model)
         writer = _Writer()
         writer.text.append(_START)
-        if thinks and prompt.options.get("reasoning_effort") in ("max", "xhigh"):
+        # DeepSeek's responses API asks for the highest effort by itself (7 of 7 recorded calls).
+        if thinks and (
+            prompt.options.get("reasoning_effort") in ("max", "xhigh") or prompt.dialect is Dialect.OPENAI_RESPONSES
+        ):
             writer.add_tokens(form.effort_tokens)
         if not conversation or conversation[0].role != "system":
             self._write_extras(writer, prompt, tools)

@@ -8,15 +8,15 @@ as its token count.
 from __future__ import annotations
 
 from tokenizers_offline.layouts.base import ModelSpec, Piece, Rendered
-from tokenizers_offline.layouts.conversation import Turn, arguments_text, turns
+from tokenizers_offline.layouts.conversation import Turn, arguments_text, spaced, turns
+from tokenizers_offline.layouts.harmony_tools import render_functions
 from tokenizers_offline.layouts.open_models import label, text_items
-from tokenizers_offline.layouts.openai_schema import render_namespace
 from tokenizers_offline.prompt import ChatPrompt, Prompt
 
-SYSTEM_TOKENS = 65
+SYSTEM_TOKENS = 61
 """The server's own system message with a date, markers included."""
 
-FUNCTIONS_CHANNEL_TOKENS = 15
+FUNCTIONS_CHANNEL_TOKENS = 14
 """One more line in it when there are functions: calls go to the commentary channel."""
 
 GENERATION_TOKENS = 2
@@ -37,7 +37,7 @@ class HarmonyLayout:
         if system:
             sections.append(f"# Instructions\n\n{system}")
         if tools:
-            sections.append(f"# Tools\n\n## functions\n\n{render_namespace(tools)}")
+            sections.append(f"# Tools\n\n{render_functions(tools)}")
         pieces: list[Piece] = []
         if sections:
             tokens += 4  # <|start|>developer<|message|> ... <|end|>
@@ -68,7 +68,7 @@ class HarmonyLayout:
             return tokens
         if turn.role == "tool":
             # <|start|>functions.NAME to=assistant<|channel|>commentary<|message|> ... <|end|>
-            pieces += [Piece(f"functions.{turn.name}"), Piece(turn.content)]
-            return 8
+            pieces += [Piece(f"functions.{turn.name} to=assistant"), Piece(spaced(turn.content))]
+            return 5
         pieces.append(Piece(turn.content))
         return 4

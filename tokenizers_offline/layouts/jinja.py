@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -20,15 +20,26 @@ from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from tokenizers_offline.layouts.base import ModelSpec, Piece, Rendered
-from tokenizers_offline.layouts.conversation import Turn, arguments_object, arguments_text, tool_object, turns
+from tokenizers_offline.layouts.conversation import (
+    Turn,
+    arguments_object,
+    arguments_text,
+    compact,
+    function_of,
+    tool_object,
+    turns,
+)
 from tokenizers_offline.layouts.open_models import label, plain_conversation, text_items
-from tokenizers_offline.prompt import ChatPrompt, MediaPart, Prompt, TextPart, ToolCallPart, ToolSpec
+from tokenizers_offline.prompt import ChatPrompt, Dialect, MediaPart, Prompt, TextPart, ToolCallPart, ToolSpec
 
 MOST_SYSTEM_TURNS = 100
 """Some templates join system messages by copying them again for each; conversations with more are not rendered."""
 
 _A_DAY = datetime(2026, 11, 23, 12, tzinfo=UTC)
 """Templates print today's date; its tokens are as many on any day, so a layout needs no clock."""
+
+_TEMPLATE_AS_IT_IS = ("", "ollama")
+"""Platforms whose prompts are the installed template's: an unknown host, and Ollama, which dates no prompt."""
 
 _PASSED_OPTIONS = ("enable_thinking", "thinking", "clear_thinking", "reasoning_effort")
 _OWN_NAMES = frozenset({"messages", "tools", "add_generation_prompt", "bos_token", "eos_token"})
@@ -45,6 +56,8 @@ class ChatTemplate:
     template: jinja2.Template
     wants_objects: bool
     """Whether tool arguments must be objects; the rest join them as text."""
+    wants_lists: bool
+    """Whether contents must be lists of parts."""
     shows_media: bool
     shows_tools: bool
     tells_none: bool
@@ -61,6 +74,8 @@ class ChatTemplate:
         content: Any = turn.content
         if turn.has_media and self.shows_media:
             content = [_content_item(part) for part in turn.parts]
+        elif self.wants_lists:
+            content = [{"type": "text", "text": turn.content}]
         elif turn.calls and not turn.content and self.tells_none:
             content = None
         message: dict[str, Any] = {**turn.extra, "role": turn.role, "content": content}
@@ -91,45 +106,73 @@ class JinjaLayout:
         if sum(turn.role == "system" for turn in conversation) > MOST_SYSTEM_TURNS:
             return plain_conversation(prompt, conversation, model, f"More than {MOST_SYSTEM_TURNS} system messages.")
         try:
-            chat_template = compile_template(template)
+            chat_template = compile_template(template, compact=platform == "ollama" or prompt.dialect is Dialect.OLLAMA)
             tools = _offered(prompt)
-            text = chat_template.render(conversation, [tool_object(tool) for tool in tools], _variables(prompt, model))
+            text = chat_template.render(
+                conversation, [_shape(tool, model) for tool in tools], _variables(prompt, model)
+            )
         except Exception as error:
             return plain_conversation(prompt, conversation, model, f"The chat template failed: {_reason(error)}.")
         unseen_tools = tools if not chat_template.shows_tools else ()
-        return label(prompt, [Piece(text, specials=True)], model, unseen_tools=unseen_tools)
+        tokens = _option(model, "extra_tokens") + (_option(model, "tools_tokens") if tools else 0)
+        if platform not in _TEMPLATE_AS_IT_IS:
+            has_system = any(turn.role == "system" for turn in conversation)
+            tokens += _option(model, "host_tokens_with_system" if has_system else "host_tokens")
+        return label(prompt, [Piece(text, specials=True)], model, tokens=tokens, unseen_tools=unseen_tools)
 
 
 @lru_cache(maxsize=128)
-def compile_template(source: str) -> ChatTemplate:
-    """Compile a template once and try it out. Raises `jinja2.TemplateError` when it is not one."""
-    template = _ENVIRONMENT.from_string(source)
+def compile_template(source: str, *, compact: bool = False) -> ChatTemplate:
+    """Compile a template once and try it out. Raises `jinja2.TemplateError` when it is not one.
+
+    `compact`: JSON is printed without blanks, as servers written in Go do (Ollama).
+    """
+    template = (_COMPACT_ENVIRONMENT if compact else _ENVIRONMENT).from_string(source)
     draft = ChatTemplate(
         template,
         wants_objects=True,
+        wants_lists=False,
         shows_media="image" in source,
         shows_tools="tools" in source,
         tells_none="is none" in source or "is not none" in source,
     )
-    if _renders(draft):
-        return draft
-    texts = ChatTemplate(template, False, draft.shows_media, draft.shows_tools, draft.tells_none)
-    return texts if _renders(texts) else draft
+    if not _renders(draft, _QUESTION) and _renders(replace(draft, wants_lists=True), _QUESTION):
+        draft = replace(draft, wants_lists=True)
+    texts = replace(draft, wants_objects=False)
+    return texts if _renders(texts, _CALL) and not _renders(draft, _CALL) else draft
 
 
-def _renders(template: ChatTemplate) -> bool:
-    call = ToolCallPart("probe", '{"a": 1}', call_id="abcdefghi")
-    conversation = [
-        Turn("user", "question"),
-        Turn("assistant", "", calls=(call,)),
-        Turn("tool", "answer", call_id="abcdefghi", name="probe"),
-    ]
+_QUESTION = [Turn("user", "question")]
+_CALL = [
+    *_QUESTION,
+    Turn("assistant", "", calls=(ToolCallPart("probe", '{"a": 1}', call_id="abcdefghi"),)),
+    Turn("tool", "answer", call_id="abcdefghi", name="probe"),
+]
+"""What a template is tried out with; nine letters are the only call ids Mistral's takes."""
+
+
+def _renders(template: ChatTemplate, conversation: list[Turn]) -> bool:
     probe = tool_object(ToolSpec("probe", "a probe", {"type": "object", "properties": {}}))
     try:
         template.render(conversation, [probe], {"bos_token": "", "eos_token": ""})
     except Exception:
         return False
     return True
+
+
+def _option(model: ModelSpec, name: str) -> int:
+    return int(model.options.get(name, 0))
+
+
+def _shape(tool: ToolSpec, model: ModelSpec) -> dict[str, Any]:
+    """A tool as the model's servers hand it to the template; SGLang, unlike vLLM, cuts the wrapper off."""
+    match model.options.get("tool_shape"):
+        case "function":
+            return function_of(tool)
+        case "wrapped":
+            return {"function": function_of(tool)}
+        case _:
+            return tool_object(tool)
 
 
 def _offered(prompt: ChatPrompt) -> tuple[ToolSpec, ...]:
@@ -175,12 +218,13 @@ def _tojson(
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
+def _environment(tojson: Callable[..., str]) -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-    environment.filters["tojson"] = _tojson
+    environment.filters["tojson"] = tojson
     functions: dict[str, Callable[..., Any]] = {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
     environment.globals.update(functions)
     return environment
 
 
-_ENVIRONMENT = _environment()
+_ENVIRONMENT = _environment(_tojson)
+_COMPACT_ENVIRONMENT = _environment(lambda value, **_: compact(value))

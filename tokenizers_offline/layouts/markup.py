@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from tokenizers_offline.layouts.base import ModelSpec, Piece, Rendered
-from tokenizers_offline.layouts.conversation import Turn, arguments_text, turns
+from tokenizers_offline.layouts.conversation import Turn, arguments_text, spaced, tool_object, turns
 from tokenizers_offline.layouts.open_models import label, text_items
 from tokenizers_offline.prompt import ChatPrompt, Prompt
 
@@ -23,7 +23,8 @@ class Markup:
     Without a system role, the system text goes in front of the first user text, between the two `system_inside`.
     `start_tokens`, `role_tokens`, `generation_tokens` count special tokens that are added as ids, not as text;
     the roles in `without_id` have none. `apart`: each stretch is encoded by itself.
-    `default_system_tokens` is what a default system text costs when the caller gives none.
+    `default_system_tokens` is what a default system text costs when the caller gives none. `tools` stands around
+    the JSON list of functions; None: the family's own prompt has no place for functions.
     """
 
     roles: Mapping[str, tuple[str, str]]
@@ -37,6 +38,7 @@ class Markup:
     without_id: frozenset[str] = frozenset()
     generation_tokens: int = 0
     default_system_tokens: int = 0
+    tools: tuple[str, str] | None = None
 
 
 def _each_role(before: str, after: str) -> Mapping[str, tuple[str, str]]:
@@ -102,6 +104,18 @@ MARKUPS: Mapping[str, Markup] = {
         start="<BOS_TOKEN>",
         generation="<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
     ),
+    # Moonshot's tokenizer_config of Kimi K2. Its default system text costs 18 tokens, markers included.
+    "kimi": Markup(
+        {
+            "system": ("<|im_system|>system<|im_middle|>", "<|im_end|>"),
+            "user": ("<|im_user|>user<|im_middle|>", "<|im_end|>"),
+            "assistant": ("<|im_assistant|>assistant<|im_middle|>", "<|im_end|>"),
+            "tool": ("<|im_system|>tool<|im_middle|>", "<|im_end|>"),
+        },
+        generation="<|im_assistant|>assistant<|im_middle|>",
+        default_system_tokens=18,
+        tools=("<|im_system|>tool_declare<|im_middle|>", "<|im_end|>"),
+    ),
     # ChatGLM 3's tokenization_chatglm.build_single_message: the role's id, a line end by itself, the text by itself.
     "chatglm3": Markup(
         dict.fromkeys(("system", "user", "assistant", "tool"), ("\n", "")),
@@ -143,16 +157,21 @@ class MarkupLayout:
         if not any(turn.role == "system" for turn in conversation):
             if default_system:
                 conversation.insert(0, Turn("system", default_system))
-            tokens += markup.default_system_tokens
+            tokens += int(model.options.get("default_system_tokens", markup.default_system_tokens))
         if "system" not in markup.roles:
             conversation = list(self._with_system_inside(conversation))
         tokens += markup.role_tokens * sum(turn.role not in markup.without_id for turn in conversation)
-        stretches = [markup.start, *self._stretches(conversation), markup.generation]
+        offered = () if prompt.tool_choice is not None and prompt.tool_choice.mode == "none" else prompt.tools
+        shown = ""
+        if markup.tools and offered:
+            before, after = markup.tools
+            shown = f"{before}{spaced([tool_object(tool) for tool in offered])}{after}"
+            offered = ()
+        stretches = [markup.start, shown, *self._stretches(conversation), markup.generation]
         if markup.apart:
             pieces = [Piece(text, specials=True) for text in stretches if text]
         else:
             pieces = [Piece("".join(stretches), specials=True)]
-        offered = () if prompt.tool_choice is not None and prompt.tool_choice.mode == "none" else prompt.tools
         return label(prompt, pieces, model, tokens=tokens, unseen_tools=offered)
 
     def _stretches(self, conversation: list[Turn]) -> Iterator[str]:

@@ -12,6 +12,9 @@ from tokenizers_offline.layouts.conversation import Turn, arguments_text, functi
 from tokenizers_offline.layouts.open_models import label, text_items
 from tokenizers_offline.prompt import ChatPrompt, Prompt, ToolSpec
 
+NAMED_TOOL_TOKENS = 4
+"""What naming the tool to call costs on Mistral's own service (22 of 25 recorded calls)."""
+
 # The models of the v3 tekken tokenizer: the system text goes in front of the last user text.
 _SYSTEM_INSIDE = re.compile(r"nemo|pixtral-12b|ministral-\db-24|ministral-(?:3|8)b-2410")
 
@@ -34,6 +37,8 @@ class MistralLayout:
         if tools:
             pieces.append(Piece(spaced([_declaration(tool) for tool in tools])))
             tokens += 2  # [AVAILABLE_TOOLS] [/AVAILABLE_TOOLS]
+            if prompt.tool_choice is not None and prompt.tool_choice.mode == "named":
+                tokens += NAMED_TOOL_TOKENS
         last_user = max((i for i, turn in enumerate(conversation) if turn.role == "user"), default=-1)
         for index, turn in enumerate(conversation):
             if turn.role == "system":

@@ -26,8 +26,12 @@ from tokenizers_offline.prompt import (
 MESSAGE_TOKENS = 5
 """What a message's role and markers cost in most families: ChatML spends 5, Llama 3 spends 5, Gemma 5."""
 
-UNSEEN_TOOLS_TOKENS = 200
-"""DeepSeek's API adds about 250 tokens of instructions with tools, which its templates do not show (counting.md)."""
+START_TOKENS = 3
+"""What opens the answer: role and markers, as a message's."""
+
+UNSEEN_TOOLS_TOKENS = 100
+"""Instructions that hosts add with tools where the template shows none: 40 to 150 tokens in recorded calls of
+Llama 3, DeepSeek V3 and R1."""
 
 # Text a server may take for a special token: <|im_end|>, <｜User｜>, <s>, [INST], <start_of_turn>, <think>...
 _LOOK_ALIKE = re.compile(
@@ -53,8 +57,8 @@ def label(
     pieces, marker_tokens = _without_markers(pieces, model)
     tokens += marker_tokens
     if unseen_tools:
-        pieces = [*pieces, *(Piece(spaced(tool_object(tool))) for tool in unseen_tools)]
-        tokens += UNSEEN_TOOLS_TOKENS
+        pieces = [*pieces, *(Piece(_unseen_tool(tool, model)) for tool in unseen_tools)]
+        tokens += int(model.options.get("unseen_tools_tokens", UNSEEN_TOOLS_TOKENS))
         said.append("The template does not show tools; counted as JSON with an average instruction.")
     media = media_tokens(prompt)
     extra = 0
@@ -80,12 +84,21 @@ def label(
     )
 
 
+def _unseen_tool(tool: ToolSpec, model: ModelSpec) -> str:
+    if model.options.get("unseen_tools_as") == "sections":  # DeepSeek V3.1's model card
+        return (
+            f"### {tool.name}\nDescription: {tool.description or ''}\n\nParameters: {spaced(tool.parameters or {})}\n\n"
+        )
+    return spaced(tool_object(tool))
+
+
 def plain_conversation(prompt: ChatPrompt, conversation: Iterable[Turn], model: ModelSpec, why: str) -> Rendered:
     """The last resort: everything said, with an average cost for each message. Always an estimate that says why."""
     pieces: list[Piece] = []
-    tokens = 3
+    message_tokens = int(model.options.get("message_tokens", MESSAGE_TOKENS))
+    tokens = int(model.options.get("start_tokens", START_TOKENS))
     for turn in conversation:
-        tokens += MESSAGE_TOKENS
+        tokens += message_tokens
         pieces += [Piece(text) for text in (turn.reasoning, turn.content) if text]
         for call in turn.calls:
             pieces.append(Piece(call.name + arguments_text(call)))

@@ -8,12 +8,15 @@ they encode (`tokenizers` only in its batch call), so a long text in a thread do
 
 from __future__ import annotations
 
+import copy
+import ctypes
 import logging
+import os
 import threading
 from collections.abc import Callable
 from functools import cache
 from importlib import metadata
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import tokenizers
 
@@ -38,6 +41,10 @@ class Encoder(Protocol):
 
     def count(self, text: str, *, specials: bool) -> int:
         """How many tokens a text has, no start token added. A lone surrogate counts as U+FFFD does."""
+        ...
+
+    def named(self, record: InstalledEncoding) -> Encoder:
+        """The same engine object under another encoding's name; both encodings count by one revision."""
         ...
 
 
@@ -70,6 +77,7 @@ class Encoders:
             found = self._loaded.get(encoding)
             if found is None:
                 found = self._loaded[encoding] = self._load(self._store.encoding(encoding))
+                _return_freed_memory()
             return found
 
     def loaded(self) -> tuple[Encoder, ...]:
@@ -81,6 +89,9 @@ class Encoders:
         return encoding in self._loaded
 
     def _load(self, record: InstalledEncoding) -> Encoder:
+        for other in self._loaded.values():
+            if other.revision == record.revision:
+                return other.named(record)
         document = assemble(self._store.core(record.core), record.frame)
         if self._engine == "reference":
             return ReferenceEncoder(record, document)
@@ -109,6 +120,10 @@ class ReferenceEncoder:
         self._recognising = tokenizers.Tokenizer.from_str(document)
         self._ordinary = _without_specials(self._recognising, record)
 
+    def named(self, record: InstalledEncoding) -> Encoder:
+        """The same vocabulary in memory, under another name."""
+        return _named(self, record)
+
     def count(self, text: str, *, specials: bool) -> int:
         """How many tokens a text has."""
         encode = (self._recognising if specials else self._ordinary).encode_batch_fast
@@ -124,12 +139,19 @@ class FastEncoder:
     engine = "fastokens"
 
     def __init__(self, record: InstalledEncoding, document: str) -> None:
+        # Its own threads would each keep a cache of tens of megabytes, and on few cores make long texts slower:
+        # 400 kB new text took 6 ms on one thread and 23 ms on two (measured, 2 cores). Read when it is first used.
+        os.environ.setdefault("FASTOKENS_BPE_THREADS", "1")
         import fastokens
 
         self.name = record.name
         self.revision = record.revision
         self.specials = record.specials
         self._encode: Callable[..., tuple[bytes, bytes]] = fastokens.Tokenizer.from_json_str(document).encode_batch_flat
+
+    def named(self, record: InstalledEncoding) -> Encoder:
+        """The same vocabulary in memory, under another name."""
+        return _named(self, record)
 
     def count(self, text: str, *, specials: bool) -> int:
         """How many tokens a text has."""
@@ -138,6 +160,9 @@ class FastEncoder:
         except (TypeError, UnicodeEncodeError):
             repaired = _without_lone_surrogates(text)
             return len(self._encode([repaired], split_special_tokens=not specials)[0]) >> 2
+
+
+_SameEngine = TypeVar("_SameEngine", ReferenceEncoder, FastEncoder)
 
 
 class EngineChecked:
@@ -193,6 +218,12 @@ def check_id() -> str:
     return f"fastokens {fast_version()} = tokenizers {tokenizers.__version__} on {corpus_id()}"
 
 
+def _named(encoder: _SameEngine, record: InstalledEncoding) -> _SameEngine:
+    renamed = copy.copy(encoder)
+    renamed.name, renamed.specials = record.name, record.specials
+    return renamed
+
+
 def _without_specials(whole: Any, record: InstalledEncoding) -> Any:
     """A second tokenizer over the same vocabulary in memory, in which special tokens are ordinary text.
 
@@ -217,6 +248,21 @@ def _without_specials(whole: Any, record: InstalledEncoding) -> Any:
         ]
     )
     return plain
+
+
+@cache
+def _allocator() -> Any:
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # not glibc
+        return None
+
+
+def _return_freed_memory() -> None:
+    """Give back what loading needed for a moment (up to 70 MB an encoding), which glibc would keep."""
+    trim = _allocator()
+    if trim is not None:
+        trim(0)
 
 
 def _without_lone_surrogates(text: str) -> str:

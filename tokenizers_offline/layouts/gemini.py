@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from tokenizers_offline.images import measure
@@ -38,60 +39,93 @@ class Rules:
     """What one generation counts in one place; amounts are tokens.
 
     `turn` is added for each content turn, and for a system instruction that carries a role. `signature` is tokens a
-    character of a thought signature past its first `_SIGNATURE_FREE`. `schema` says which spellings of a response
-    schema are counted. `per_type` and `per_tool` stand beside the walked fields of a tool.
+    character of a thought signature past its first `signature_free`; `keeps_thoughts` says that earlier turns'
+    signatures count too. `schema` says whether a ``responseSchema`` counts. `per_type` and `per_tool` stand beside
+    the walked fields of a tool.
     """
 
     tools: Literal["fields", "python", "declarations"]
     turn: int = 0
     signature: float = 0.0
-    schema: Literal["none", "typed"] = "none"
+    signature_free: int = 140
+    keeps_thoughts: bool = False
+    schema: bool = False
+    json_schema: bool = False
     per_type: int = 1
     per_tool: int = 0
     image: int = 258
     tiled: bool = False
     pdf_page: int = 258
+    returned_pdf_page: int = 258
     audio_second: float = 25.0
-    video_second: float = 263.0
+    video_second: float = 283.0
 
 
-_VERTEX_3 = Rules("fields", per_type=4, per_tool=4, image=1090, pdf_page=530)
+_AI_STUDIO_3 = Rules(
+    "declarations",
+    turn=1,
+    signature=0.21,
+    image=1095,
+    pdf_page=526,
+    returned_pdf_page=1102,
+    video_second=66.0,
+)
+_VERTEX_3 = Rules(
+    "fields",
+    json_schema=True,
+    per_type=4,
+    per_tool=4,
+    image=1095,
+    pdf_page=526,
+    returned_pdf_page=526,
+    video_second=90.0,
+)
 _RULES = {
-    ("ai_studio", "1"): Rules("fields", schema="typed"),
-    ("ai_studio", "2.0"): Rules("fields", schema="typed", tiled=True),
-    ("ai_studio", "2.5"): Rules("python", turn=1, audio_second=32.0),
-    ("ai_studio", "3"): Rules("declarations", turn=1, signature=0.21, image=1090, pdf_page=530),
-    ("vertex", "1"): Rules("fields", schema="typed"),
-    ("vertex", "2.0"): Rules("fields", schema="typed", tiled=True),
-    ("vertex", "2.5"): Rules("fields", schema="typed"),
+    ("ai_studio", "1"): Rules("fields", schema=True),
+    ("ai_studio", "2.0"): Rules("fields", schema=True, tiled=True),
+    ("ai_studio", "2.5"): Rules("python", turn=1, audio_second=32.0, video_second=290.0),
+    ("ai_studio", "3"): _AI_STUDIO_3,
+    ("ai_studio", "3.5"): replace(_AI_STUDIO_3, keeps_thoughts=True),
+    ("vertex", "1"): Rules("fields", schema=True),
+    ("vertex", "2.0"): Rules("fields", schema=True, tiled=True),
+    ("vertex", "2.5"): Rules("fields", schema=True, signature=0.17, signature_free=60, pdf_page=1290),
     ("vertex", "3"): _VERTEX_3,
+    ("vertex", "3.5"): replace(_VERTEX_3, signature=0.19, signature_free=40, keeps_thoughts=True),
 }
-_SIGNATURE_FREE = 140
+_ROUTED = {
+    "1": _RULES["vertex", "1"],
+    "2.0": _RULES["vertex", "2.0"],
+    "2.5": replace(_RULES["vertex", "2.5"], pdf_page=258),
+    "3": replace(_VERTEX_3, per_type=1, per_tool=0, json_schema=False),
+    "3.5": replace(_VERTEX_3, per_type=1, per_tool=0, json_schema=False),
+}
+"""Behind OpenRouter and Vercel, who buy from Vertex AI."""
 _SIGNATURE_BOUND = 0.25
-_TILE_PX = 768
+_MIN_TILE_PX, _MAX_TILE_PX = 256, 768
 _SMALL_IMAGE_PX = 384
-"""Google's image guide: an image of at most 384 px a side is one tile, larger ones are tiles of 768 px."""
+"""Google's image guide: an image of at most 384 px a side is one tile."""
+_VIDEO_BYTES_A_SECOND = 100_000
 _GENERATIONS = {"gemini-1.5": "1", "gemini-2.0": "2.0", "gemini-2.5": "2.5", "gemini-embedding": "2.5"}
+_LATER_THAN_3 = re.compile(r"gemini-(?:3\.[5-9]|[4-9]|\d\d)")
 
 
 class GeminiLayout:
     """Each text is a piece of its own: the API adds them up part by part."""
 
     def render(self, prompt: Prompt, model: ModelSpec, *, platform: str = "", template: str = "") -> Rendered:
-        place = _place(prompt, platform)
-        rules = _RULES[place, _GENERATIONS.get(model.family, "3")]
+        rules = _rules_for(prompt, model, platform)
         if isinstance(prompt, TextPrompt):
             return _render_text(prompt, rules, model)
         return _Tally(rules).render(prompt)
 
 
-def _place(prompt: Prompt, platform: str) -> Literal["ai_studio", "vertex"]:
-    """Who counts: other hosts buy from Vertex AI."""
-    if platform == "ai_studio":
-        return "ai_studio"
-    if isinstance(prompt, ChatPrompt) and prompt.dialect is Dialect.GEMINI:
-        return "vertex" if platform == "vertex" or prompt.options.get("vertex") else "ai_studio"
-    return "vertex" if platform else "ai_studio"
+def _rules_for(prompt: Prompt, model: ModelSpec, platform: str) -> Rules:
+    late = "3.5" if _LATER_THAN_3.search(model.name.lower()) else "3"
+    generation = _GENERATIONS.get(model.family, late)
+    if isinstance(prompt, ChatPrompt) and prompt.dialect is not Dialect.GEMINI and platform != "ai_studio":
+        return _ROUTED[generation]
+    vertex = platform == "vertex" or (isinstance(prompt, ChatPrompt) and prompt.options.get("vertex"))
+    return _RULES["vertex" if vertex else "ai_studio", generation]
 
 
 def _render_text(prompt: TextPrompt, rules: Rules, model: ModelSpec) -> Rendered:
@@ -101,7 +135,7 @@ def _render_text(prompt: TextPrompt, rules: Rules, model: ModelSpec) -> Rendered
     exact = not (embeds or prompt.unknowable) and model.accuracy is Accuracy.EXACT
     return Rendered(
         pieces=tuple(Piece(text) for text in texts),
-        tokens=ready + (rules.turn * len(prompt.items) if embeds else 0),
+        tokens=ready + rules.image * prompt.unknowable.count("image"),
         accuracy=Accuracy.EXACT if exact else Accuracy.ESTIMATE,
         upper_factor=1.0 if exact else 1.15,
         upper_extra=0 if exact else 16 + 2000 * len(prompt.unknowable),
@@ -121,10 +155,21 @@ class _Tally:
         """Tokens the count may be short by, added to the figure to hold."""
         self._features: set[str] = set()
         self._notes: list[str] = []
+        self._native = True
+        self._called: dict[str, str] = {}
 
     def render(self, prompt: ChatPrompt) -> Rendered:
-        for message in prompt.messages:
-            self._add_message(message)
+        self._native = prompt.dialect is Dialect.GEMINI
+        names = {
+            part.call_id: part.name
+            for message in prompt.messages
+            for part in message.parts
+            if isinstance(part, ToolCallPart)
+        }
+        self._called = names
+        current = 0 if self._rules.keeps_thoughts else _start_of_turn(prompt.messages)
+        for at, message in enumerate(prompt.messages):
+            self._add_message(message, current=at >= current)
         for tool in prompt.tools:
             self._add_tool(tool)
         if prompt.output_schema is not None and prompt.output_schema.schema is not None:
@@ -137,7 +182,7 @@ class _Tally:
             self._features.update(prompt.unknowable)
             self._risk += 2000
             self._notes.append(f"Cannot be known before the call: {', '.join(prompt.unknowable)}.")
-        if prompt.dialect is not Dialect.GEMINI:
+        if not self._native:
             self._notes.append("Reached through another API, whose own additions are not known.")
         sure = not self._notes
         plain = self._features <= {"schema"}
@@ -151,11 +196,14 @@ class _Tally:
             notes=tuple(self._notes),
         )
 
-    def _add_message(self, message: Message) -> None:
+    def _add_message(self, message: Message, *, current: bool) -> None:
         if message.role not in ("system", "developer") or message.extra.get("role"):
             self._tokens += self._rules.turn
         for part in message.parts:
-            self._add_part(part)
+            if isinstance(part, ThinkingPart):
+                self._add_thought(part, current=current)
+            else:
+                self._add_part(part)
 
     def _add_text(self, text: str) -> None:
         if text:
@@ -172,8 +220,6 @@ class _Tally:
         match part:
             case TextPart():
                 self._add_text(part.text)
-            case ThinkingPart():
-                self._add_thought(part)
             case ToolCallPart():
                 self._features.add("calls")
                 self._add_call(part)
@@ -186,11 +232,13 @@ class _Tally:
                 for text in gemini_fields.walk_value(part.raw):
                     self._add_text(text)
 
-    def _add_thought(self, part: ThinkingPart) -> None:
+    def _add_thought(self, part: ThinkingPart, *, current: bool) -> None:
         self._features.add("reasoning")
-        past = max(0, len(part.opaque) - _SIGNATURE_FREE)
-        self._tokens += self._rules.signature * past
-        self._risk += max(0.0, _SIGNATURE_BOUND - self._rules.signature) * past
+        self._add_text(part.text)
+        past = max(0, len(part.opaque) - self._rules.signature_free)
+        counted = self._rules.signature * past if current else 0.0
+        self._tokens += counted
+        self._risk += _SIGNATURE_BOUND * past - counted
         if past:
             self._notes.append("A thought signature's tokens are guessed from its length.")
 
@@ -206,19 +254,24 @@ class _Tally:
                     self._add_text(text)
 
     def _add_result(self, result: ToolResultPart) -> None:
-        response = result.response
-        if response is None:
-            response = {"result": "".join(part.text for part in result.parts if isinstance(part, TextPart))}
+        self._features.add("calls")
+        name, response = result.name, result.response
+        if response is None:  # another API's result: a text, and the call's id instead of its name
+            text = "".join(part.text for part in result.parts if isinstance(part, TextPart))
+            called = name or self._called.get(result.call_id, "")
+            name, response = "", {"name": called, "content": text}
         match self._rules.tools:
             case "python":
-                self._add_text(gemini_python.render_result(result.name, response))
+                self._add_text(gemini_python.render_result(name, response))
             case "declarations":
-                self._add_marked(gemini_declarations.render_result(result.name, response))
+                self._add_marked(gemini_declarations.render_result(name, response))
             case "fields":
-                for text in (result.name, *gemini_fields.walk_value(response)):
+                for text in (name, *gemini_fields.walk_value(response)):
                     self._add_text(text)
         for part in result.parts:
-            if not isinstance(part, TextPart):
+            if isinstance(part, MediaPart):
+                self._add_media(measure(part), returned=True)
+            elif not isinstance(part, TextPart):
                 self._add_part(part)
 
     def _add_tool(self, tool: ToolSpec) -> None:
@@ -235,8 +288,8 @@ class _Tally:
 
     def _add_parameters(self, tool: ToolSpec) -> None:
         schema = tool.parameters
-        json_schema = "parameters" not in tool.raw
-        if not schema or (json_schema and (self._rules.per_type == 1 or not schema.get("properties"))):
+        json_schema = self._native and "parameters" not in tool.raw
+        if not schema or (json_schema and not (self._rules.json_schema and schema.get("properties"))):
             return  # parametersJsonSchema is not counted here
         for text in gemini_fields.walk_schema(schema):
             self._add_text(text)
@@ -244,35 +297,51 @@ class _Tally:
 
     def _add_schema(self, schema: Mapping[str, Any], *, json_schema: bool) -> None:
         self._features.add("schema")
-        if self._rules.schema == "typed" and not json_schema:
+        if self._rules.json_schema and json_schema:
+            compact = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
+            self._pieces += (Piece(compact), Piece(compact))  # as recorded: the JSON text, twice
+            self._notes.append("How Vertex AI counts a response schema is known from few calls.")
+        if self._rules.schema and not json_schema:
             for text in gemini_fields.walk_schema(schema):
                 self._add_text(text)
             self._tokens += gemini_fields.count_typed(schema)
 
-    def _add_media(self, part: MediaPart) -> None:
+    def _add_media(self, part: MediaPart, *, returned: bool = False) -> None:
         self._features.add(part.kind)
-        tokens, known = self._count_media(part)
+        tokens, known = self._count_media(part, self._rules.returned_pdf_page if returned else self._rules.pdf_page)
         self._tokens += tokens
         self._risk += tokens * (0.2 if known else 1.0) + 16
         self._notes.append(f"The tokens of {part.kind} parts are known by formula only.")
 
-    def _count_media(self, part: MediaPart) -> tuple[float, bool]:
+    def _count_media(self, part: MediaPart, pdf_page: int) -> tuple[float, bool]:
+        """Tokens, and whether the size they rest on is known."""
         match part.kind:
             case "image":
                 return self._rules.image * self._count_tiles(part), not self._rules.tiled or part.width is not None
             case "audio":
                 return self._rules.audio_second * (part.seconds or 60), part.seconds is not None
             case "video":
-                return self._rules.video_second * (part.seconds or 10), part.seconds is not None
+                guessed = max(1.0, len(part.data or "") * 0.75 / _VIDEO_BYTES_A_SECOND)
+                return self._rules.video_second * (part.seconds or guessed), part.seconds is not None
         if part.media_type.startswith("text/"):
             return len(part.text or part.data or "") / 5, False
-        return float(self._rules.pdf_page * (part.pages or 1)), part.pages is not None
+        return float(pdf_page * (part.pages or 1)), part.pages is not None
 
     def _count_tiles(self, part: MediaPart) -> int:
+        """Gemini 2.0 sees an image whole and in square crops, whose side follows the image's shorter one."""
         width, height = part.width, part.height
         if not self._rules.tiled or not width or not height or max(width, height) <= _SMALL_IMAGE_PX:
             return 1
-        return math.ceil(width / _TILE_PX) * math.ceil(height / _TILE_PX)
+        side = min(max(math.floor(min(width, height) / 1.5), _MIN_TILE_PX), _MAX_TILE_PX)
+        return math.ceil(width / side) * math.ceil(height / side) + 1
+
+
+def _start_of_turn(messages: tuple[Message, ...]) -> int:
+    """Where the current turn starts: the last message from the user that is more than tool results."""
+    for at in range(len(messages) - 1, -1, -1):
+        if messages[at].role == "user" and not all(isinstance(part, ToolResultPart) for part in messages[at].parts):
+            return at
+    return 0
 
 
 def _arguments(call: ToolCallPart) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ def walk_schema(schema: Mapping[str, Any]) -> Iterator[str]:
         value = schema.get(name)
         if isinstance(value, str):
             yield value
-    for name in ("enum", "required"):
+    for name in ("enum", "required", "propertyOrdering", "property_ordering"):
         values = schema.get(name)
         yield from (value for value in values if isinstance(value, str)) if isinstance(values, list) else ()
     properties = schema.get("properties")

@@ -134,8 +134,7 @@ def _sized(part: Part, facts: Mapping[str, Mapping[str, Any]]) -> Part:
     if isinstance(part, MediaPart) and part.data in facts:
         fact = facts[part.data]
         sizes = {field: fact[name] for name, field in _MEASURES.items() if fact.get(name)}
-        text = "".join(fact["text"]) if isinstance(fact.get("text"), list) else part.text
-        return replace(part, text=text, **sizes)
+        return replace(part, **sizes)
     return part
 
 

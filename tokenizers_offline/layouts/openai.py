@@ -12,6 +12,7 @@ from tokenizers_offline.layouts.openai_tally import Tally
 from tokenizers_offline.prompt import Accuracy, ChatPrompt, Dialect, Prompt, TextPrompt
 
 _OWN_NAME = re.compile(r"(?:chatgpt|codex|computer-use|davinci|babbage|gpt|o\d|text)")
+_ROUTES_TO_RESPONSES = ("openrouter", "vercel")
 _SERVER_TOOL_TOKENS = 500
 
 
@@ -40,8 +41,8 @@ def _bare_name(model: ModelSpec) -> str:
 
 
 def _is_responses(prompt: ChatPrompt, name: str, platform: str) -> bool:
-    """OpenRouter sends chat completions for the models from GPT-4.1 on to OpenAI's responses API."""
-    if platform == "openrouter":
+    """OpenRouter and Vercel send chat completions for the models from GPT-4.1 on to OpenAI's responses API."""
+    if platform in _ROUTES_TO_RESPONSES:
         return not name.startswith(("gpt-3.5", "gpt-4o", "chatgpt-4o", "gpt-4-", "o1")) and name != "gpt-4"
     return prompt.dialect is Dialect.OPENAI_RESPONSES
 

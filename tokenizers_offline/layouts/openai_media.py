@@ -7,13 +7,16 @@ import math
 from tokenizers_offline.images import measure
 from tokenizers_offline.layouts.openai_images import Tiles, find_image_rule
 from tokenizers_offline.layouts.openai_tally import Tally
+from tokenizers_offline.payload import Payload
 from tokenizers_offline.prompt import Accuracy, MediaPart
 
 _TOKENS_PER_SECOND = 10
 _AUDIO_EXTRA = 4
-_TOKENS_PER_PAGE = 1200
-"""A page is sent as its text and as an image; no rule is known. Pages seen in recorded calls cost 200 to 1,600."""
-_UNKNOWN_PAGES = 5
+_TOKENS_PER_PAGE = 800
+"""No rule is known: a page goes in as its text and, for some models, as an image. Recorded pages cost 30 to 1,100."""
+_UNKNOWN_DOCUMENT = 1000
+_MAX_TEXT_CHARACTERS = 8 * 1024 * 1024
+_TEXT_TYPES = ("text/", "application/json", "application/xml", "application/x-yaml")
 _UNKNOWN_SECONDS = 60
 
 
@@ -67,11 +70,31 @@ def _add_audio(tally: Tally, part: MediaPart) -> None:
 
 def _add_document(tally: Tally, part: MediaPart) -> None:
     tally.add_feature("file")
-    tally.add_text(part.text or "")
-    tally.add_tokens((part.pages or _UNKNOWN_PAGES) * _TOKENS_PER_PAGE)
+    text = _read_text(part)
+    if text is not None:
+        tally.add_text(text)
+        tally.doubt("How a text file is framed is not documented.", factor=1.1, extra=64)
+        return
+    if part.pages is None:
+        tally.add_tokens(_UNKNOWN_DOCUMENT)
+        tally.doubt(
+            "The length of a document could not be read: a short one is assumed.",
+            factor=2.0,
+            extra=20_000,
+            accuracy=Accuracy.ESTIMATE,
+        )
+        return
+    tally.add_tokens(part.pages * _TOKENS_PER_PAGE)
     tally.doubt(
         "No rule is known for documents: a typical page is assumed.",
         factor=1.5,
-        extra=500 if part.pages else 20_000,
+        extra=400 * part.pages,
         accuracy=Accuracy.ESTIMATE,
     )
+
+
+def _read_text(part: MediaPart) -> str | None:
+    """A file that is plain text, decoded; None for any other."""
+    if part.data is None or not part.media_type.startswith(_TEXT_TYPES) or len(part.data) > _MAX_TEXT_CHARACTERS:
+        return None
+    return Payload(part.data).read(0, len(part.data)).decode("utf-8", "replace")

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tokenizers_offline.layouts.openai_chat import add_named_choice, add_output_schema, add_part, add_tools, result_text
+from tokenizers_offline.layouts.openai_chat import (
+    add_named_choice,
+    add_output_schema,
+    add_part,
+    add_tools,
+    note_call,
+    result_text,
+)
 from tokenizers_offline.layouts.openai_models import Generation
 from tokenizers_offline.layouts.openai_schema import HEADER, render_namespace, write_json
 from tokenizers_offline.layouts.openai_tally import Tally
@@ -73,7 +80,7 @@ def _add_message(
     for part in message.parts:
         match part:
             case ToolCallPart():
-                tally.add_feature("tool_calls")
+                note_call(tally)
                 tally.add_text(part.name)
                 tally.add_text(part.arguments if isinstance(part.arguments, str) else write_json(part.arguments))
                 tally.add_tokens(generation.call_responses)

@@ -138,14 +138,14 @@ class Outage:
                 raise
             if self._orders.pop(hold_id, None) is None:
                 # It was settled here while it moved: its charges are on their way, so the hold goes.
-                await store.settle(hold_id, None, read=(), now=now)
+                self._endings.append(_Ending(hold_id, None, None))
             else:
                 await self._local.settle(hold_id, None, read=(), now=now)
             self._unsure.discard(hold_id)
-        if self._batch is None and self._charges:
-            self._batch = (secrets.token_hex(8), list(self._charges.values()))
-            self._charges = {}
-        if self._batch is not None:
+        while self._batch is not None or self._charges:
+            if self._batch is None:
+                self._batch = (secrets.token_hex(8), list(self._charges.values()))
+                self._charges = {}
             batch, lines = self._batch
             await store.charge(lines, batch=batch, now=now)
             self._batch = None

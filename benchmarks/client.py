@@ -5,6 +5,10 @@
 
 The mock answers a POST with JSON, or with `max_tokens` SSE chunks when the body has "stream":true. The two
 clients take turns, `--repeats` times a cell; medians are printed. Only this process's CPU time is counted.
+
+Pin both processes (`taskset -c 0 ./mock_upstream ...`, `taskset -c 1 python -m ...`), and say how: whether they share
+a core moves the c=1 figure five-fold (waking an idle core costs more than the request), and unpinned runs flip
+between the two from one moment to the next.
 """
 
 from __future__ import annotations

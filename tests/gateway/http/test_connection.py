@@ -70,10 +70,21 @@ async def test_total_timeout_when_a_stream_goes_on_too_long(client: Client, serv
             await asyncio.sleep(0.01)
 
     server = await serve(talk)
+    started = asyncio.get_running_loop().time()
     answer = await client.ask(server.origin, total_timeout_s=0.1)
     with pytest.raises(TimedOut) as caught:
         await answer.read_all(MEGABYTE)
     assert caught.value.phase == "total"
+    assert asyncio.get_running_loop().time() - started < 3
+
+
+async def test_total_timeout_when_nothing_comes_and_the_others_are_longer(client: Client, serve: Serve) -> None:
+    server = await serve.answers(b"")
+    started = asyncio.get_running_loop().time()
+    with pytest.raises(TimedOut) as caught:
+        await client.ask(server.origin, total_timeout_s=0.05)
+    assert (caught.value.phase, caught.value.nothing_sent) == ("total", False)
+    assert asyncio.get_running_loop().time() - started < 3
 
 
 async def test_timers_of_one_request_do_not_reach_into_the_next(client: Client, serve: Serve) -> None:
@@ -214,7 +225,7 @@ async def test_early_refusal_stops_the_body_and_closes(client: Client, serve: Se
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"part\r\n")
         writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\n")
-        await asyncio.sleep(0.01)
+        await asyncio.wait_for(closed_source.wait(), 5)  # with the answer's head, before its body
         writer.write(b"no!")
         received.set_result(await reader.read())
 
@@ -223,7 +234,6 @@ async def test_early_refusal_stops_the_body_and_closes(client: Client, serve: Se
     assert answer.status == 413
     assert await answer.read_all(10) == b"no!"
     assert await received == b""
-    await asyncio.wait_for(closed_source.wait(), 5)
     assert client.connections(server.origin) == (0, 0)
 
 
@@ -282,6 +292,25 @@ async def test_early_success_does_not_stop_the_body(client: Client, serve: Serve
     go_on.set()
     assert await answer.read_all(10) == b"yes"
     assert client.connections(server.origin) == (1, 1)
+
+
+async def test_connection_is_not_reused_when_the_answer_ended_before_the_request(client: Client, serve: Serve) -> None:
+    gone = asyncio.Event()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"one"
+        await asyncio.Event().wait()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"one\r\n")
+        writer.write(OK)
+        assert await reader.read() == b""
+        gone.set()
+
+    server = await serve(talk)
+    assert (await client.ask(server.origin, body=pieces())).complete_body == b"ok"
+    await asyncio.wait_for(gone.wait(), 5)
+    assert client.connections(server.origin) == (0, 0)
 
 
 # Back-pressure in.

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable
 
@@ -230,12 +231,16 @@ async def test_connect_failed_says_why_the_proxy_gave_no_tunnel(
     said: bytes,
     reason: str,
 ) -> None:
+    gone = asyncio.Event()
+
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(said)
-        await writer.drain()
         if said:
-            await reader.read()
+            with contextlib.suppress(ConnectionError):
+                await writer.drain()
+                await reader.read()
+        gone.set()
 
     proxy = await serve(talk)
     monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.origin.port}")
@@ -243,6 +248,7 @@ async def test_connect_failed_says_why_the_proxy_gave_no_tunnel(
     with pytest.raises(ConnectFailed, match=f"gave no way to up.test:443: {reason}") as caught:
         await client.ask(Origin("https", "up.test", 443))
     assert caught.value.nothing_sent
+    await asyncio.wait_for(gone.wait(), 5)
 
 
 def test_unusable_proxy_is_refused_when_the_client_is_made(monkeypatch: pytest.MonkeyPatch) -> None:

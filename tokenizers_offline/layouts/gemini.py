@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from tokenizers_offline.images import measure
 from tokenizers_offline.layouts import gemini_declarations, gemini_fields, gemini_python
 from tokenizers_offline.layouts.base import ModelSpec, Piece, Rendered
+from tokenizers_offline.layouts.gemini_rules import Rules, rules_for
 from tokenizers_offline.prompt import (
     Accuracy,
     ChatPrompt,
@@ -33,99 +32,23 @@ from tokenizers_offline.prompt import (
     ToolSpec,
 )
 
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What one generation counts in one place; amounts are tokens.
-
-    `turn` is added for each content turn, and for a system instruction that carries a role. `signature` is tokens a
-    character of a thought signature past its first `signature_free`; `keeps_thoughts` says that earlier turns'
-    signatures count too. `schema` says whether a ``responseSchema`` counts. `per_type` and `per_tool` stand beside
-    the walked fields of a tool.
-    """
-
-    tools: Literal["fields", "python", "declarations"]
-    turn: int = 0
-    signature: float = 0.0
-    signature_free: int = 140
-    keeps_thoughts: bool = False
-    schema: bool = False
-    json_schema: bool = False
-    per_type: int = 1
-    per_tool: int = 0
-    image: int = 258
-    tiled: bool = False
-    pdf_page: int = 258
-    returned_pdf_page: int = 258
-    audio_second: float = 25.0
-    video_second: float = 283.0
-
-
-_AI_STUDIO_3 = Rules(
-    "declarations",
-    turn=1,
-    signature=0.21,
-    image=1095,
-    pdf_page=526,
-    returned_pdf_page=1102,
-    video_second=66.0,
-)
-_VERTEX_3 = Rules(
-    "fields",
-    json_schema=True,
-    per_type=4,
-    per_tool=4,
-    image=1095,
-    pdf_page=526,
-    returned_pdf_page=526,
-    video_second=90.0,
-)
-_RULES = {
-    ("ai_studio", "1"): Rules("fields", schema=True),
-    ("ai_studio", "2.0"): Rules("fields", schema=True, tiled=True),
-    ("ai_studio", "2.5"): Rules("python", turn=1, audio_second=32.0, video_second=290.0),
-    ("ai_studio", "3"): _AI_STUDIO_3,
-    ("ai_studio", "3.5"): replace(_AI_STUDIO_3, keeps_thoughts=True),
-    ("vertex", "1"): Rules("fields", schema=True),
-    ("vertex", "2.0"): Rules("fields", schema=True, tiled=True),
-    ("vertex", "2.5"): Rules("fields", schema=True, signature=0.17, signature_free=60, pdf_page=1290),
-    ("vertex", "3"): _VERTEX_3,
-    ("vertex", "3.5"): replace(_VERTEX_3, signature=0.19, signature_free=40, keeps_thoughts=True),
-}
-_ROUTED = {
-    "1": _RULES["vertex", "1"],
-    "2.0": _RULES["vertex", "2.0"],
-    "2.5": replace(_RULES["vertex", "2.5"], pdf_page=258),
-    "3": replace(_VERTEX_3, per_type=1, per_tool=0, json_schema=False),
-    "3.5": replace(_VERTEX_3, per_type=1, per_tool=0, json_schema=False),
-}
-"""Behind OpenRouter and Vercel, who buy from Vertex AI."""
 _SIGNATURE_BOUND = 0.25
+_STUB_TOOL, _STUB_PROPERTY = 20, 14
+"""What a tool may cost more where a router buys from AI Studio after all."""
 _MIN_TILE_PX, _MAX_TILE_PX = 256, 768
 _SMALL_IMAGE_PX = 384
 """Google's image guide: an image of at most 384 px a side is one tile."""
 _VIDEO_BYTES_A_SECOND = 100_000
-_GENERATIONS = {"gemini-1.5": "1", "gemini-2.0": "2.0", "gemini-2.5": "2.5", "gemini-embedding": "2.5"}
-_LATER_THAN_3 = re.compile(r"gemini-(?:3\.[5-9]|[4-9]|\d\d)")
 
 
 class GeminiLayout:
     """Each text is a piece of its own: the API adds them up part by part."""
 
     def render(self, prompt: Prompt, model: ModelSpec, *, platform: str = "", template: str = "") -> Rendered:
-        rules = _rules_for(prompt, model, platform)
+        rules = rules_for(prompt, model, platform)
         if isinstance(prompt, TextPrompt):
             return _render_text(prompt, rules, model)
         return _Tally(rules).render(prompt)
-
-
-def _rules_for(prompt: Prompt, model: ModelSpec, platform: str) -> Rules:
-    late = "3.5" if _LATER_THAN_3.search(model.name.lower()) else "3"
-    generation = _GENERATIONS.get(model.family, late)
-    if isinstance(prompt, ChatPrompt) and prompt.dialect is not Dialect.GEMINI and platform != "ai_studio":
-        return _ROUTED[generation]
-    vertex = platform == "vertex" or (isinstance(prompt, ChatPrompt) and prompt.options.get("vertex"))
-    return _RULES["vertex" if vertex else "ai_studio", generation]
 
 
 def _render_text(prompt: TextPrompt, rules: Rules, model: ModelSpec) -> Rendered:
@@ -137,8 +60,8 @@ def _render_text(prompt: TextPrompt, rules: Rules, model: ModelSpec) -> Rendered
         pieces=tuple(Piece(text) for text in texts),
         tokens=ready + rules.image * prompt.unknowable.count("image"),
         accuracy=Accuracy.EXACT if exact else Accuracy.ESTIMATE,
-        upper_factor=1.0 if exact else 1.15,
-        upper_extra=0 if exact else 16 + 2000 * len(prompt.unknowable),
+        upper_factor=1.0 if exact else 1.05,
+        upper_extra=0 if exact else 2 + 2000 * len(prompt.unknowable),
         features=("text", *prompt.unknowable),
         notes=() if exact else ("Google does not publish how embedding models count.",),
     )
@@ -185,13 +108,13 @@ class _Tally:
         if not self._native:
             self._notes.append("Reached through another API, whose own additions are not known.")
         sure = not self._notes
-        plain = self._features <= {"schema"}
+        plain = sure and not self._features
         return Rendered(
             pieces=tuple(self._pieces),
             tokens=round(self._tokens),
-            accuracy=(Accuracy.EXACT if plain else Accuracy.BOUNDED) if sure else Accuracy.ESTIMATE,
-            upper_factor=1.05 if sure else 1.15,
-            upper_extra=round((2 if plain and sure else 16) + self._risk),
+            accuracy=Accuracy.EXACT if plain else Accuracy.BOUNDED if sure else Accuracy.ESTIMATE,
+            upper_factor=1.0 if plain else 1.03 if sure else 1.15,
+            upper_extra=round((0 if plain else 4) + self._risk),
             features=tuple(sorted(self._features)) or ("text",),
             notes=tuple(self._notes),
         )
@@ -293,10 +216,14 @@ class _Tally:
             return  # parametersJsonSchema is not counted here
         for text in gemini_fields.walk_schema(schema):
             self._add_text(text)
-        self._tokens += self._rules.per_tool + self._rules.per_type * gemini_fields.count_typed(schema)
+        typed = gemini_fields.count_typed(schema)
+        self._tokens += self._rules.per_tool + self._rules.per_type * typed
+        if not self._native:
+            self._risk += _STUB_TOOL + _STUB_PROPERTY * typed
 
     def _add_schema(self, schema: Mapping[str, Any], *, json_schema: bool) -> None:
-        self._features.add("schema")
+        if self._rules.schema or self._rules.json_schema:
+            self._features.add("schema")
         if self._rules.json_schema and json_schema:
             compact = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
             self._pieces += (Piece(compact), Piece(compact))  # as recorded: the JSON text, twice

@@ -103,17 +103,21 @@ class Fields:
     Every reader raises `BadRequest` with `param` set to the field's full path (``messages[2].content``).
     """
 
-    __slots__ = ("_key", "_parent", "raw")
+    __slots__ = ("_index", "_key", "_parent", "raw")
 
-    def __init__(self, raw: Mapping[str, Any], *, parent: Fields | None = None, key: str = "") -> None:
+    def __init__(
+        self, raw: Mapping[str, Any], *, parent: Fields | None = None, key: str = "", index: int | None = None
+    ) -> None:
         self.raw = raw
         self._parent = parent
         self._key = key
+        self._index = index
 
     @property
     def path(self) -> str:
         """Where this object stands in the body; "" for the body itself."""
-        return self._parent.path_of(self._key) if self._parent is not None else self._key
+        key = self._key if self._index is None else f"{self._key}[{self._index}]"
+        return self._parent.path_of(key) if self._parent is not None else key
 
     def path_of(self, name: str) -> str:
         """The full path of one of this object's fields."""
@@ -211,4 +215,4 @@ class Fields:
                 raise BadRequest(
                     f"'{path}' must be an object, not {name_type(value)}.", param=path, code="invalid_type"
                 )
-            yield Fields(value, parent=self, key=f"{name}[{index}]")
+            yield Fields(value, parent=self, key=name, index=index)

@@ -45,6 +45,7 @@ _OPTIONS = (
     "verbosity",
 )
 _MESSAGE_FIELDS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "function_call", "refusal"})
+_RESULT_ROLES = ("tool", "function")
 _COMPLETION_CAP_MODELS = re.compile(r"(?:^|/)(?:o\d|gpt-5|codex)")
 """Models that refuse ``max_tokens`` and want ``max_completion_tokens``."""
 
@@ -167,9 +168,13 @@ def _read_output_schema(body: Fields) -> OutputSchema | None:
 
 
 def _read_message(message: Fields) -> Message:
+    raw = message.raw
+    role, content = raw.get("role"), raw.get("content")
+    if len(raw) == 2 and type(role) is str and type(content) is str and role not in _RESULT_ROLES:  # nearly all are
+        return Message(role, (TextPart(content),) if content else ())
     role = message.required_text("role")
     parts, as_list = read_parts(message, "content")
-    if role in ("tool", "function"):
+    if role in _RESULT_ROLES:
         result = ToolResultPart(parts, call_id=message.text("tool_call_id"), name=message.text("name"))
         return Message(role, (result,), as_list=as_list)
     return Message(

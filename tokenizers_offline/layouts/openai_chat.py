@@ -13,7 +13,7 @@ from typing import Any
 from tokenizers_offline.layouts.openai_media import add_media
 from tokenizers_offline.layouts.openai_models import Generation
 from tokenizers_offline.layouts.openai_output import render_output_schema
-from tokenizers_offline.layouts.openai_schema import HEADER, render_namespace, write_json
+from tokenizers_offline.layouts.openai_schema import HEADER, render_tools, write_json
 from tokenizers_offline.layouts.openai_tally import Tally
 from tokenizers_offline.prompt import (
     Accuracy,
@@ -54,6 +54,11 @@ def add_chat(tally: Tally, prompt: ChatPrompt, model: str, generation: Generatio
     while index < len(messages):
         message = messages[index]
         index += 1
+        parts = message.parts
+        if len(parts) == 1 and message.role == "user" and not message.name and type(parts[0]) is TextPart:
+            tally.add_tokens(_FRAME + 1)  # most of a conversation, told apart early for speed
+            tally.add_text(parts[0].text)
+            continue
         calls = [part for part in message.parts if isinstance(part, ToolCallPart)]
         if len(calls) > 1 and generation.merges_calls:
             first = index
@@ -99,7 +104,7 @@ def _appended(tally: Tally, prompt: ChatPrompt, generation: Generation) -> str:
 
 def add_tools(tally: Tally, prompt: ChatPrompt, generation: Generation) -> str:
     """Note the tools and return them as the model sees them."""
-    namespace = render_namespace(prompt.tools, whole_limits=generation.whole_limits)
+    namespace = render_tools(prompt.tools, whole_limits=generation.whole_limits)
     tally.add_feature("tools")
     tally.doubt("How tools are shown is not documented; the rule was measured.", extra=8)
     if namespace.unsure:
@@ -218,7 +223,10 @@ def _compact(arguments: Any) -> str:
 
 
 def _parse(text: str) -> Any:
+    """A JSON value, or the text itself where it is none (or nested deeper than Python writes back)."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        json.dumps(value)
     except (ValueError, RecursionError):
         return text
+    return value

@@ -7,14 +7,21 @@ below was checked against recorded calls and the `usage` that OpenAI reported fo
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
+
+import orjson
 
 from tokenizers_offline.prompt import ToolSpec
 
 MAX_DEPTH = 40
 """Schemas nested deeper (or by a `$ref` to themselves) are cut with ``any``."""
+MAX_TYPES = 10_000
+"""Types written for one prompt; `$ref`s to each other can multiply, so that depth alone bounds nothing."""
+_MAX_REFERENCES = 8
+_MAX_KEY_BYTES = 65_536
 
 HEADER = "# Tools\n\n## functions\n\n"
 
@@ -43,16 +50,36 @@ def render_namespace(tools: Iterable[ToolSpec], *, whole_limits: bool = False) -
     on a line of their own.
     """
     unsure: dict[str, None] = {}
-    functions = [_render_function(tool, unsure, whole_limits=whole_limits) for tool in tools]
+    budget = _Budget(MAX_TYPES)
+    functions = [_render_function(tool, unsure, budget, whole_limits=whole_limits) for tool in tools]
     return Namespace("namespace functions {\n\n" + "".join(functions) + "} // namespace functions", tuple(unsure))
 
 
-def _render_function(tool: ToolSpec, unsure: dict[str, None], *, whole_limits: bool) -> str:
+def render_tools(tools: Sequence[ToolSpec], *, whole_limits: bool = False) -> Namespace:
+    """`render_namespace`, remembered: an agent sends the same tools with every request."""
+    try:
+        key = orjson.dumps([(tool.name, tool.description, tool.parameters) for tool in tools])
+    except TypeError:  # a lone surrogate, or nested beyond what orjson writes
+        return render_namespace(tools, whole_limits=whole_limits)
+    return (
+        _render_remembered(key, whole_limits)
+        if len(key) <= _MAX_KEY_BYTES
+        else render_namespace(tools, whole_limits=whole_limits)
+    )
+
+
+@lru_cache(maxsize=256)
+def _render_remembered(key: bytes, whole_limits: bool) -> Namespace:
+    tools = [ToolSpec(name, description, parameters) for name, description, parameters in orjson.loads(key)]
+    return render_namespace(tools, whole_limits=whole_limits)
+
+
+def _render_function(tool: ToolSpec, unsure: dict[str, None], budget: _Budget, *, whole_limits: bool) -> str:
     schema = tool.parameters or {}
     opening = f"{_comment(tool.description)}type {tool.name}"
     if not _mapping(schema.get("properties")):
         return f"{opening} = () => any;\n\n"
-    shape = _Writer(schema, unsure, whole_limits=whole_limits).render_object(schema)
+    shape = _Writer(schema, unsure, budget, whole_limits=whole_limits).render_object(schema)
     return f"{opening} = (_: {_leading(schema)}{shape.text}) => any;\n\n"
 
 
@@ -76,13 +103,23 @@ class _Type:
     commented: bool = False
 
 
+@dataclass(slots=True)
+class _Budget:
+    """How many more types may be written."""
+
+    left: int
+
+
 class _Writer:
     """Writes the types of one schema; `$ref`s are looked up in it and written in place."""
 
-    def __init__(self, root: Mapping[str, Any], unsure: dict[str, None], *, whole_limits: bool) -> None:
+    def __init__(
+        self, root: Mapping[str, Any], unsure: dict[str, None], budget: _Budget, *, whole_limits: bool
+    ) -> None:
         self._root = root
         self._unsure = unsure
         self._whole_limits = whole_limits
+        self._budget = budget
 
     def render_object(self, schema: Mapping[str, Any], *, depth: int = 0) -> _Type:
         """``{``, a line for each property, ``}``. A last property without any comment stays on the closing line."""
@@ -107,7 +144,9 @@ class _Writer:
         return _Type("".join([*lines, "}"]), commented)
 
     def _render_type(self, schema: Mapping[str, Any], *, depth: int, nested: bool = True) -> _Type:
-        if depth > MAX_DEPTH:
+        self._budget.left -= 1
+        if depth > MAX_DEPTH or self._budget.left < 0:
+            self._unsure["$ref"] = None
             return _Type("any")
         self._unsure.update(dict.fromkeys(keyword for keyword in schema if keyword not in _SILENT | set(_LIMITS)))
         choices = schema.get("enum")
@@ -151,17 +190,17 @@ class _Writer:
         return _Type(f"{kind.text}[]")
 
     def _resolve(self, schema: object) -> Mapping[str, Any]:
-        if not isinstance(schema, Mapping):
-            return {}
-        reference = schema.get("$ref")
-        if not isinstance(reference, str):
-            return schema
-        target: Any = self._root
-        for step in reference.removeprefix("#").strip("/").split("/"):
-            target = target.get(step) if isinstance(target, Mapping) else None
-        if not isinstance(target, Mapping):
-            return {}
-        return {**target, **{name: value for name, value in schema.items() if name != "$ref"}}
+        """The schema with what its `$ref` points at; keywords beside the `$ref` win."""
+        found = _mapping(schema)
+        for _ in range(_MAX_REFERENCES):
+            reference = found.get("$ref")
+            if not isinstance(reference, str):
+                break
+            target: Any = self._root
+            for step in reference.removeprefix("#").strip("/").split("/"):
+                target = target.get(step) if isinstance(target, Mapping) else None
+            found = {**_mapping(target), **{name: value for name, value in found.items() if name != "$ref"}}
+        return found
 
 
 def _leading(schema: Mapping[str, Any]) -> str:
@@ -170,7 +209,7 @@ def _leading(schema: Mapping[str, Any]) -> str:
 
 def _write_limit(value: object) -> str:
     """Bounds are floats to whatever prints them."""
-    return write_json(float(value) if type(value) is int else value)
+    return write_json(float(value) if type(value) is int and abs(value) < 2**53 else value)
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -30,6 +30,7 @@ from gateway.formats.fields import write_object
 from tokenizers_offline.catalog import Catalog
 from tokenizers_offline.counter import TokenCounter
 from tokenizers_offline.encoders import Encoders
+from tokenizers_offline.overheads import Overheads
 from tokenizers_offline.prompt import ChatPrompt, MediaPart, Part, Prompt, ThinkingPart, TokenCount, ToolResultPart
 from tokenizers_offline.store import TokenizerStore
 
@@ -63,13 +64,7 @@ def counter() -> TokenCounter:
     """The counter over the tokenizers installed in MODELS_DIR."""
     store = TokenizerStore(Path(os.environ.get("MODELS_DIR", "models")))
     catalog = Catalog.load(installed=store.installed())
-    return TokenCounter(catalog, Encoders(store), store, unknown_model="estimate", overheads=_overheads())
-
-
-def _overheads() -> Any:
-    from tokenizers_offline.overheads import Overheads
-
-    return Overheads.load()
+    return TokenCounter(catalog, Encoders(store), store, unknown_model="estimate", overheads=Overheads.load())
 
 
 def count(request: Mapping[str, Any], endpoint: str) -> int | None:

@@ -8,7 +8,9 @@ from functools import lru_cache
 from gateway.formats.anthropic_messages import AnthropicMessages
 from gateway.formats.base import RequestFormat, Route
 from gateway.formats.bedrock import Bedrock
+from gateway.formats.cohere import Cohere
 from gateway.formats.gemini import Gemini
+from gateway.formats.ollama import Ollama
 from gateway.formats.openai_chat import OpenAIChat
 from gateway.formats.openai_responses import OpenAIResponses
 from gateway.formats.openai_text import OpenAICompletions, OpenAIEmbeddings
@@ -21,6 +23,8 @@ FORMATS: tuple[RequestFormat, ...] = (
     AnthropicMessages(),
     Gemini(),
     Bedrock(),
+    Cohere(),
+    Ollama(),
 )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from tokenizers_offline.layouts.base import ModelSpec, Piece, Rendered
 from tokenizers_offline.layouts.conversation import Turn, arguments_object, function_of, spaced, turns
-from tokenizers_offline.layouts.open_models import label, text_items
+from tokenizers_offline.layouts.open_models import label, offered_tools, text_items
 from tokenizers_offline.prompt import ChatPrompt, Dialect, Prompt, ToolCallPart, ToolSpec
 
 _START = "<｜begin▁of▁sentence｜>"
@@ -96,7 +96,7 @@ class DeepSeekLayout:
         if not isinstance(prompt, ChatPrompt):
             return text_items(prompt, model)
         form = self._form
-        tools = () if prompt.tool_choice is not None and prompt.tool_choice.mode == "none" else prompt.tools
+        tools = offered_tools(prompt)
         conversation = turns(prompt)
         thinks = _thinks(prompt, model)
         writer = _Writer()

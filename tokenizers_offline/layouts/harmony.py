@@ -10,7 +10,7 @@ from __future__ import annotations
 from tokenizers_offline.layouts.base import ModelSpec, Piece, Rendered
 from tokenizers_offline.layouts.conversation import Turn, arguments_text, spaced, turns
 from tokenizers_offline.layouts.harmony_tools import render_functions
-from tokenizers_offline.layouts.open_models import label, text_items
+from tokenizers_offline.layouts.open_models import label, offered_tools, text_items
 from tokenizers_offline.prompt import ChatPrompt, Prompt
 
 SYSTEM_TOKENS = 61
@@ -29,7 +29,7 @@ class HarmonyLayout:
     def render(self, prompt: Prompt, model: ModelSpec, *, platform: str = "", template: str = "") -> Rendered:
         if not isinstance(prompt, ChatPrompt):
             return text_items(prompt, model)
-        tools = () if prompt.tool_choice is not None and prompt.tool_choice.mode == "none" else prompt.tools
+        tools = offered_tools(prompt)
         conversation = turns(prompt)
         tokens = SYSTEM_TOKENS + GENERATION_TOKENS + (FUNCTIONS_CHANNEL_TOKENS if tools else 0)
         sections = []

@@ -29,7 +29,7 @@ from tokenizers_offline.layouts.conversation import (
     tool_object,
     turns,
 )
-from tokenizers_offline.layouts.open_models import label, plain_conversation, text_items
+from tokenizers_offline.layouts.open_models import label, offered_tools, plain_conversation, text_items
 from tokenizers_offline.prompt import ChatPrompt, Dialect, MediaPart, Prompt, TextPart, ToolCallPart, ToolSpec
 
 MOST_SYSTEM_TURNS = 100
@@ -107,7 +107,7 @@ class JinjaLayout:
             return plain_conversation(prompt, conversation, model, f"More than {MOST_SYSTEM_TURNS} system messages.")
         try:
             chat_template = compile_template(template, compact=platform == "ollama" or prompt.dialect is Dialect.OLLAMA)
-            tools = _offered(prompt)
+            tools = offered_tools(prompt)
             text = chat_template.render(
                 conversation, [_shape(tool, model) for tool in tools], _variables(prompt, model)
             )
@@ -173,12 +173,6 @@ def _shape(tool: ToolSpec, model: ModelSpec) -> dict[str, Any]:
             return {"function": function_of(tool)}
         case _:
             return tool_object(tool)
-
-
-def _offered(prompt: ChatPrompt) -> tuple[ToolSpec, ...]:
-    if prompt.tool_choice is not None and prompt.tool_choice.mode == "none":
-        return ()
-    return prompt.tools
 
 
 def _variables(prompt: ChatPrompt, model: ModelSpec) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from tokenizers_offline.layouts.base import ModelSpec, Piece, Rendered
 from tokenizers_offline.layouts.conversation import Turn, arguments_text, spaced, tool_object, turns
-from tokenizers_offline.layouts.open_models import label, text_items
+from tokenizers_offline.layouts.open_models import label, offered_tools, text_items
 from tokenizers_offline.prompt import ChatPrompt, Prompt
 
 
@@ -161,7 +161,7 @@ class MarkupLayout:
         if "system" not in markup.roles:
             conversation = list(self._with_system_inside(conversation))
         tokens += markup.role_tokens * sum(turn.role not in markup.without_id for turn in conversation)
-        offered = () if prompt.tool_choice is not None and prompt.tool_choice.mode == "none" else prompt.tools
+        offered = offered_tools(prompt)
         shown = ""
         if markup.tools and offered:
             before, after = markup.tools

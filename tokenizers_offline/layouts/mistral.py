@@ -9,7 +9,7 @@ import re
 
 from tokenizers_offline.layouts.base import ModelSpec, Piece, Rendered
 from tokenizers_offline.layouts.conversation import Turn, arguments_text, function_of, spaced, turns
-from tokenizers_offline.layouts.open_models import label, text_items
+from tokenizers_offline.layouts.open_models import label, offered_tools, text_items
 from tokenizers_offline.prompt import ChatPrompt, Prompt, ToolSpec
 
 NAMED_TOOL_TOKENS = 4
@@ -26,7 +26,7 @@ class MistralLayout:
         if not isinstance(prompt, ChatPrompt):
             return text_items(prompt, model)
         conversation = turns(prompt)
-        tools = () if prompt.tool_choice is not None and prompt.tool_choice.mode == "none" else prompt.tools
+        tools = offered_tools(prompt)
         inside = _SYSTEM_INSIDE.search(str(model.options.get("bare_name", ""))) is not None
         tokens = 1  # <s>
         pieces: list[Piece] = []

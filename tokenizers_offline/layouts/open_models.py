@@ -103,7 +103,7 @@ def plain_conversation(prompt: ChatPrompt, conversation: Iterable[Turn], model: 
         for call in turn.calls:
             pieces.append(Piece(call.name + arguments_text(call)))
             tokens += MESSAGE_TOKENS
-    for tool in prompt.tools:
+    for tool in offered_tools(prompt):
         pieces.append(Piece(compact(function_of(tool))))
     rendered = label(prompt, pieces, model, tokens=tokens, notes=[why])
     return replace(rendered, accuracy=Accuracy.ESTIMATE, upper_factor=rendered.upper_factor + 0.25)
@@ -132,13 +132,20 @@ def text_items(prompt: Prompt, model: ModelSpec) -> Rendered:
     )
 
 
+def offered_tools(prompt: ChatPrompt) -> tuple[ToolSpec, ...]:
+    """The tools a host shows the model: none when the caller forbids calls."""
+    if prompt.tool_choice is not None and prompt.tool_choice.mode == "none":
+        return ()
+    return prompt.tools
+
+
 def features(prompt: ChatPrompt) -> tuple[str, ...]:
     """What a conversation uses, in a fixed order, for drift statistics and labels."""
     kinds: set[str] = set()
     for message in prompt.messages:
         for part in message.parts:
             kinds.update(_kinds(part))
-    if prompt.tools:
+    if offered_tools(prompt):
         kinds.add("tools")
     if prompt.output_schema is not None:
         kinds.add("schema")

@@ -59,15 +59,22 @@ DIRECT_ENDPOINTS: tuple[tuple[str, str, Handler], ...] = (
 
 
 def load_tokenizers(settings: Settings) -> TokenCounter:
-    """The counter for a configuration, nothing loaded yet but the catalog; safe to share by forking."""
+    """The counter for a configuration, safe to share by forking.
+
+    With several workers the tokenizers to preload are loaded here, so that their pages are shared; one worker alone
+    loads them when it is already answering.
+    """
     store = TokenizerStore(settings.tokenizers.dir)
     overrides = {
         name: Override(each.like, each.encoding, each.layout, each.max_output_tokens)
         for name, each in settings.tokenizers.models.items()
     }
-    return TokenCounter(
+    counter = TokenCounter(
         Catalog.load(overrides), Encoders(store), store, unknown_model=settings.tokenizers.unknown_model
     )
+    if settings.server.workers != 1:
+        _warm(counter, settings)
+    return counter
 
 
 def build_app(
@@ -128,7 +135,7 @@ async def open_runtime(
     background = [
         asyncio.create_task(watchdog.run()),
         asyncio.create_task(_sweep(engine, clock)),
-        asyncio.create_task(_warm(counter, settings)),
+        asyncio.create_task(asyncio.to_thread(_warm, counter, settings)),
     ]
     try:
         yield runtime
@@ -150,10 +157,9 @@ def _upstream(
     return Upstream(settings, HttpUpstream(client, settings))
 
 
-async def _warm(counter: TokenCounter, settings: Settings) -> None:
-    """Load the tokenizers named in the configuration while requests are already being answered."""
+def _warm(counter: TokenCounter, settings: Settings) -> None:
     try:
-        await asyncio.to_thread(counter.warm, settings.tokenizers.preload)
+        counter.warm(settings.tokenizers.preload)
     except CountingError as error:
         _log.error("preload_failed", reason=str(error))
 

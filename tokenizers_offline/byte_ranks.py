@@ -50,7 +50,7 @@ def from_byte_ranks(
     if pattern not in PATTERNS:
         raise BadVocabulary(f"Unknown splitting pattern '{pattern}'; known: {', '.join(PATTERNS)}.")
     ranks = _read_ranks(data)
-    spelled = _byte_letters()
+    spelled = byte_letters()
 
     def spell(token: bytes) -> str:
         return "".join(spelled[byte] for byte in token)
@@ -138,7 +138,7 @@ def _read_ranks(data: bytes) -> dict[bytes, int]:
     return ranks
 
 
-def _byte_letters() -> tuple[str, ...]:
+def byte_letters() -> tuple[str, ...]:
     """One printable letter for each byte, as byte-level BPE spells them: printable Latin-1 stays itself, the
     other 68 bytes take the code points from 256 on, in order (GPT-2)."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}

@@ -149,7 +149,9 @@ async def test_a_decompression_bomb_is_a_413(gateway: RunningGateway, upstream: 
     await unharmed(gateway, upstream)
 
 
-@pytest.mark.parametrize("body", [b"not gzip at all", gzip.compress(json.dumps(CHAT).encode())[:-12]])
+@pytest.mark.parametrize(
+    "body", [b"not gzip at all", gzip.compress(json.dumps(CHAT).encode())[:-12]], ids=["garbage", "cut short"]
+)
 async def test_a_body_that_does_not_unpack_is_a_400(
     gateway: RunningGateway, upstream: FakeUpstream, body: bytes
 ) -> None:

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import cache
 
 import structlog
 from aiohttp import web
@@ -34,6 +35,7 @@ from tokenizers_offline.catalog import Catalog, Override
 from tokenizers_offline.counter import TokenCounter
 from tokenizers_offline.encoders import Encoders
 from tokenizers_offline.learning import DriftLearner
+from tokenizers_offline.overheads import Overheads
 from tokenizers_offline.prompt import CountingError
 from tokenizers_offline.store import TokenizerStore
 
@@ -70,11 +72,21 @@ def load_tokenizers(settings: Settings) -> TokenCounter:
         for name, each in settings.tokenizers.models.items()
     }
     counter = TokenCounter(
-        Catalog.load(overrides), Encoders(store), store, unknown_model=settings.tokenizers.unknown_model
+        Catalog.load(overrides),
+        Encoders(store),
+        store,
+        overheads=known_overheads(),
+        unknown_model=settings.tokenizers.unknown_model,
     )
     if settings.server.workers != 1:
         _warm(counter, settings)
     return counter
+
+
+@cache
+def known_overheads() -> Overheads:
+    """The hidden prompts of known hosts, read once."""
+    return Overheads.load()
 
 
 def build_app(
@@ -117,7 +129,7 @@ async def open_runtime(
         ledger_keep_s=settings.store.retention_days * 86_400,
     )
     client = HttpClient(limit_per_host=0, keepalive_s=UPSTREAM_KEEPALIVE_S)
-    prompts = Counting(counter, DriftLearner())
+    prompts = Counting(counter, DriftLearner(), known_overheads())
     watchdog = Watchdog()
     unfinished = Unfinished()
     runtime = Runtime(

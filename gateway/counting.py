@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gateway.upstream import Upstream
     from tokenizers_offline.counter import TokenCounter
     from tokenizers_offline.layouts.base import ModelSpec
+    from tokenizers_offline.overheads import Overheads
 
 INLINE_CHARACTERS = 8_192
 """New (uncached) text up to this length is counted on the loop: about a millisecond with the slower engine,
@@ -32,9 +33,10 @@ class Counted(NamedTuple):
 class Counting:
     """The gateway's way to a `TokenCounter`; its errors come out as the ones a caller sees."""
 
-    def __init__(self, counter: TokenCounter, learner: DriftLearner, *, threads: int = 2) -> None:
+    def __init__(self, counter: TokenCounter, learner: DriftLearner, known: Overheads, *, threads: int = 2) -> None:
         self.counter = counter
         self.learner = learner
+        self._known = known
         self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="counting")
 
     async def count(self, model: str, prompt: Prompt, *, platform: str = "") -> TokenCount:
@@ -50,12 +52,19 @@ class Counting:
             raise _as_seen_by_caller(error) from None
 
     async def count_for(self, upstream: Upstream, model: str, prompt: Prompt) -> Counted:
-        """Tokens of a prompt as `upstream` would bill it: with its hidden prompts, and what its bills have taught."""
+        """Tokens of a prompt as `upstream` would bill it: with its hidden prompts, and what its bills have taught.
+
+        An overhead configured for the upstream stands in place of what is known of its platform.
+        """
         count = await self.count(model, prompt, platform=upstream.platform)
-        overhead = upstream.overhead(model, with_tools="tools" in count.features)
-        if overhead:
-            count = _with_overhead(count, overhead, upstream.name)
+        configured = upstream.overhead(model, with_tools="tools" in count.features)
+        if configured is not None:
+            known = self._known.tokens(upstream.platform, self._bare_name(model), count.features)
+            count = _with_overhead(count, configured - known, upstream.name)
         return Counted(self.learner.correct(Situation(upstream.name, model, count.features), count), count)
+
+    def _bare_name(self, model: str) -> str:
+        return str(self.counter.resolve(model).options.get("bare_name", model))
 
     def learn(self, upstream: str, model: str, plain: TokenCount, *, reported: int) -> None:
         """Take one bill into account."""
@@ -95,7 +104,7 @@ def _with_overhead(count: TokenCount, overhead: int, upstream: str) -> TokenCoun
         input_tokens=max(0, count.input_tokens + overhead),
         upper=max(0, count.upper + overhead),
         accuracy=Accuracy.ESTIMATE if count.accuracy is Accuracy.ESTIMATE else Accuracy.BOUNDED,
-        notes=(*count.notes, f"{overhead:+d} tokens configured as overhead of upstream '{upstream}'"),
+        notes=(*count.notes, f"the overhead configured for upstream '{upstream}' ({overhead:+d} tokens)"),
     )
 
 

@@ -118,12 +118,12 @@ class Upstream:
         """The model behind a deployment's name; any other name is itself."""
         return self.settings.deployments.get(name, name)
 
-    def overhead(self, model: str, *, with_tools: bool) -> int:
-        """Tokens of the hidden prompt configured for a model here; the first pattern that matches counts."""
+    def overhead(self, model: str, *, with_tools: bool) -> int | None:
+        """Tokens of the hidden prompt configured for a model here, by the first pattern that matches; None without."""
         for matches, text_tokens, tools_tokens in self._overheads:
             if matches(model):
                 return tools_tokens if with_tools else text_tokens
-        return 0
+        return None
 
     def prepare(
         self,

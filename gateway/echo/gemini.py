@@ -35,12 +35,16 @@ def generated_stream(reply: Reply, *, as_events: bool) -> list[bytes]:
     return [*written, b"]"]
 
 
-def embedded(call: Call, items: tuple[str | tuple[int, ...], ...], input_tokens: int, *, batch: bool) -> dict[str, Any]:
+def embedded(call: Call, items: tuple[str | tuple[int, ...], ...], input_tokens: int) -> dict[str, Any]:
     """An ``EmbedContentResponse``, or the batch's."""
-    dimensions = dimensions_of(call.model, call.body.get("outputDimensionality"))
-    vectors = [{"values": embed(item if isinstance(item, str) else str(item), dimensions=dimensions)} for item in items]
+    batch = call.body.get("requests")
+    requests = batch if isinstance(batch, list) else [call.body]
+    vectors = []
+    for item, request in zip(items, requests, strict=False):
+        dimensions = dimensions_of(call.model, request.get("outputDimensionality"))
+        vectors.append({"values": embed(item if isinstance(item, str) else str(item), dimensions=dimensions)})
     usage = {"promptTokenCount": input_tokens, "totalTokenCount": input_tokens}
-    if batch:
+    if batch is not None:
         return {"embeddings": vectors, "usageMetadata": usage}
     return {"embedding": vectors[0] if vectors else {"values": []}, "usageMetadata": usage}
 

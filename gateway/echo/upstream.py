@@ -60,12 +60,12 @@ class EchoUpstream:
             return self._answer_other(outgoing.method, path)
         fmt, route, groups = matched
         try:
-            return await self._answer(fmt, route, fmt.parse(route, groups, outgoing.body or b""), path, query)
+            return await self._answer(fmt, route, fmt.parse(route, groups, outgoing.body or b""), query)
         except GatewayError as error:
             status, headers, body = fmt.render_error(error)
             return EchoAnswer(body, status=status, content_type=headers.get("Content-Type", "application/json"))
 
-    async def _answer(self, fmt: RequestFormat, route: Route, call: Call, path: str, query: str) -> EchoAnswer:
+    async def _answer(self, fmt: RequestFormat, route: Route, call: Call, query: str) -> EchoAnswer:
         model = self._settings.deployments.get(call.model, call.model)
         platform = self._settings.platform
         if route.kind == "embed" and isinstance(call.prompt, TextPrompt):
@@ -74,8 +74,7 @@ class EchoUpstream:
             if fmt.name == "openai_embeddings":
                 return _json(openai.embeddings(call, items, count.input_tokens))
             if fmt.name == "gemini":
-                batch = path.endswith(":batchEmbedContents")
-                return _json(gemini.embedded(call, items, count.input_tokens, batch=batch))
+                return _json(gemini.embedded(call, items, count.input_tokens))
         reply = await compose(
             call, model=model, platform=platform, counting=self._counting, created_at=int(self._clock())
         )

@@ -373,3 +373,20 @@ async def test_two_keys_have_budgets_of_their_own(start_gateway: StartGateway, u
     await gateway.post(PATH, CHAT)
     assert (await gateway.budget())["used"] == 12
     assert (await gateway.budget(key="sk-bob"))["used"] == 0
+
+
+async def test_a_configured_overhead_stands_in_place_of_what_is_known(
+    start_gateway: StartGateway, upstream: FakeUpstream
+) -> None:
+    body = {"model": "grok-4", "messages": CHAT["messages"], "max_tokens": 5}
+    counts = {}
+    for name, options in {
+        "plain": {},
+        "known": {"platform": "xai"},
+        "configured": {"platform": "xai", "overheads": {"grok-*": 1000}},
+    }.items():
+        gateway = await start_gateway(config_for(upstreams=[{"name": "up", "url": upstream.url, **options}]))
+        response, _ = await gateway.post(PATH, body)
+        counts[name] = int(response.headers["x-tollgate-input-tokens"])
+    assert counts["known"] > counts["plain"]
+    assert counts["configured"] == counts["plain"] + 1000

@@ -308,7 +308,7 @@ async def test_anthropic_raises_its_rate_limit_error_at_once_when_the_month_is_s
 
 async def test_gemini_raises_its_client_error_at_once_when_the_month_is_spent(spent: RunningGateway) -> None:
     client = await make_genai(spent)
-    config = genai_types.GenerateContentConfig(max_output_tokens=5)
+    config = genai_types.GenerateContentConfig(max_output_tokens=20)
     started = time.perf_counter()
     with pytest.raises(genai_errors.ClientError) as caught:
         await client.aio.models.generate_content(model="gemini-2.5-flash", contents="Hello there", config=config)

@@ -42,7 +42,9 @@ async def test_a_lone_surrogate_is_echoed(gateway: RunningGateway) -> None:
 
 
 async def test_an_empty_prompt_is_answered(gateway: RunningGateway) -> None:
-    _, answer = await gateway.post("/v1/chat/completions", {"model": "gpt-4o", "messages": [{"role": "user", "content": ""}]})
+    _, answer = await gateway.post(
+        "/v1/chat/completions", {"model": "gpt-4o", "messages": [{"role": "user", "content": ""}]}
+    )
     assert "echo" in answer["choices"][0]["message"]["content"]
 
 

@@ -31,6 +31,10 @@ _SAFE_UPPER = {Accuracy.EXACT: (1.0, 0), Accuracy.BOUNDED: (1.1, 16), Accuracy.E
 were not under-estimated with these (design notes, counting.md)."""
 
 
+_FLOAT_SLACK = 1e-6
+"""1.1 x 100 is a little more than 110 in binary; that must not cost a token."""
+
+
 class ModelCatalog(Protocol):
     """What the counter asks the catalog."""
 
@@ -218,7 +222,7 @@ class TokenCounter:
         return TokenCount(
             input_tokens=tokens,
             accuracy=accuracy,
-            upper=max(tokens, math.ceil(factor * tokens) + extra),
+            upper=max(tokens, math.ceil(factor * tokens - _FLOAT_SLACK) + extra),
             encoding=language.encoder.name,
             revision=language.encoder.revision[:12],
             features=rendered.features,

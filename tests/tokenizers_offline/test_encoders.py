@@ -7,7 +7,6 @@ import time
 
 import pytest
 
-from tests.tokenizers_offline.conftest import MODELS_DIR
 from tests.tokenizers_offline.vocabularies import document_bytes
 from tokenizers_offline.encoders import Encoders, EngineUnusable, check_engines
 from tokenizers_offline.engine_check import first_difference, hostile_texts
@@ -16,9 +15,9 @@ from tokenizers_offline.prompt import TokenizerUnavailable
 from tokenizers_offline.store import TokenizerStore
 from tokenizers_offline.vocabulary import from_tokenizer_json
 
-INSTALLED = TokenizerStore(MODELS_DIR).installed()
-HEAVY = ("o200k_base", "qwen3", "llama-2", "gemma2", "claude-legacy", "deepseek-v3")
-"""One encoding for each kind of rules: ranks, byte-level with NFC, SentencePiece with and without a prefix, NFKC."""
+KINDS = ("qwen3", "llama-2", "deepseek-coder", "claude-legacy")
+"""One encoding for each kind of rules: byte-level with NFC, SentencePiece with a prefix, many patterns, NFKC.
+The others were compared when they were installed (`tollgate tokenizers verify` does it again)."""
 
 
 @pytest.mark.parametrize(
@@ -30,7 +29,6 @@ HEAVY = ("o200k_base", "qwen3", "llama-2", "gemma2", "claude-legacy", "deepseek-
         ("qwen3", "<|im_start|>user\n", 3),
         ("baichuan2", "你好吗", 2),
         ("llama-2", "Hello world", 2),
-        ("gemma3", "\n\n\n", 1),
     ],
 )
 def test_count_is_the_published_one(encoders: Encoders, encoding: str, text: str, tokens: int) -> None:
@@ -38,7 +36,7 @@ def test_count_is_the_published_one(encoders: Encoders, encoding: str, text: str
     assert encoder.count(text, specials=encoder.specials) == tokens
 
 
-@pytest.mark.parametrize("encoding", HEAVY)
+@pytest.mark.parametrize("encoding", KINDS)
 def test_engines_agree_on_texts_they_were_not_chosen_by(installed_store: TokenizerStore, encoding: str) -> None:
     record = installed_store.encoding(encoding)
     checked = check_engines(record, installed_store.document(encoding))

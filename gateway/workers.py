@@ -7,10 +7,13 @@ event loop is made after it, in each worker. A worker that dies is replaced; SIG
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Awaitable, Callable
 from types import FrameType
 from typing import Any
@@ -20,43 +23,65 @@ from aiohttp import web
 from aiohttp.worker import GunicornWebWorker
 from gunicorn import glogging
 from gunicorn.app.base import BaseApplication
-from prometheus_client import multiprocess
+from gunicorn.arbiter import Arbiter
 
-from gateway.serving import BACKLOG, KEEPALIVE_S, MakeApp, make_runner, new_event_loop, ssl_context
+from gateway.serving import BACKLOG, KEEPALIVE_S, MakeApp, bind, make_runner, new_event_loop, ssl_context
 from gateway.settings import ServerSettings
 
 METRICS_DIR = "PROMETHEUS_MULTIPROC_DIR"
+_METRICS_PREFIX = "tollgate-metrics-"
 STALLED_S = 60
 """A worker whose event loop has not turned for so long is replaced."""
 
 
-def share_metrics_between_workers() -> str | None:
-    """Give the workers a directory to add their metrics up in; returns it when it is ours to delete.
+_BEFORE_FORK = {
+    # Both engines keep thread pools that a forked worker would inherit without their threads, and wait for in vain
+    # (seen with fastokens 0.3.5 and tokenizers 0.23: a long text never returned). So: no pool before the fork.
+    # The worker processes themselves are the parallelism.
+    "FASTOKENS_BPE_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
 
-    Must run before anything imports prometheus_client's metrics: it picks its storage at import.
+
+def prepare_environment() -> None:
+    """Set what libraries read from the environment when they are imported; to be called before they are.
+
+    prometheus_client picks its storage then: a directory in which the workers' metrics add up.
     """
-    if os.environ.get(METRICS_DIR):
-        return None
-    path = tempfile.mkdtemp(prefix="tollgate-metrics-")
-    os.environ[METRICS_DIR] = path
-    return path
+    for name, value in _BEFORE_FORK.items():
+        os.environ.setdefault(name, value)
+    if not os.environ.get(METRICS_DIR):
+        os.environ[METRICS_DIR] = tempfile.mkdtemp(prefix=_METRICS_PREFIX)
+
+
+def freeze_before_fork() -> None:
+    """Settle what has been loaded so that workers share its pages, and warn of threads that would not survive."""
+    threads = _threads()
+    if threads > 1:
+        structlog.get_logger("serve").warning("threads_before_fork", threads=threads)
+    gc.collect()
+    gc.freeze()
+
+
+def _threads() -> int:
+    """Threads of this process, native ones included, where the system tells."""
+    tasks = "/proc/self/task"
+    return len(os.listdir(tasks)) if os.path.isdir(tasks) else threading.active_count()
 
 
 def serve_with_workers(make_app: MakeApp, server: ServerSettings, *, workers: int) -> None:
-    """Serve with `workers` processes until SIGTERM or SIGINT. Never returns: the arbiter exits the process."""
+    """Serve with `workers` processes until SIGTERM or SIGINT. Never returns: the arbiter exits the process.
+
+    Raises `CannotListen`.
+    """
     metrics_dir = os.environ.get(METRICS_DIR)
+    master = os.getpid()
+    freeze_before_fork()
     try:
         _Supervisor(make_app, server, workers=workers).run()
     finally:
-        if metrics_dir and os.path.basename(metrics_dir).startswith("tollgate-metrics-") and _is_master():
+        if metrics_dir and os.path.basename(metrics_dir).startswith(_METRICS_PREFIX) and os.getpid() == master:
             shutil.rmtree(metrics_dir, ignore_errors=True)
-
-
-_master_pid = os.getpid()
-
-
-def _is_master() -> bool:
-    return os.getpid() == _master_pid
 
 
 class _Log(glogging.Logger):  # type: ignore[misc]
@@ -76,6 +101,20 @@ class _Log(glogging.Logger):  # type: ignore[misc]
         """No file either."""
 
 
+_STOPPING = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
+
+
+class _Arbiter(Arbiter):  # type: ignore[misc]
+    """Holds back signals around a fork: until the new worker's loop runs, it would take them and forget them."""
+
+    def spawn_worker(self) -> Any:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+        try:
+            return super().spawn_worker()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
+
+
 class _Worker(GunicornWebWorker):
     """aiohttp's worker on uvloop, which stops listening the moment it is told."""
 
@@ -85,13 +124,16 @@ class _Worker(GunicornWebWorker):
         asyncio.set_event_loop(self.loop)
         super(GunicornWebWorker, self).init_process()
 
+    def init_signals(self) -> None:
+        super().init_signals()
+        self.loop.call_soon(signal.pthread_sigmask, signal.SIG_UNBLOCK, _STOPPING)
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
         self._notify_waiter_done()
 
-    @staticmethod
-    def _create_ssl_context(cfg: Any) -> Any:
-        return cfg.tollgate_ssl_context
+    def _create_ssl_context(self, cfg: Any) -> Any:  # type: ignore[override]  # there it only knows the options
+        return self.app.ssl_context
 
 
 class _Supervisor(BaseApplication):  # type: ignore[misc]
@@ -99,14 +141,14 @@ class _Supervisor(BaseApplication):  # type: ignore[misc]
         self._make_app = make_app
         self._server = server
         self._workers = workers
-        self._ssl_context = ssl_context(server.tls)
+        self.ssl_context = ssl_context(server.tls)
+        self._listening_fd = bind(server).detach()
         super().__init__(prog="tollgate")
 
     def load_config(self) -> None:
         server = self._server
-        host = f"[{server.host}]" if ":" in server.host else server.host
         options: dict[str, Any] = {
-            "bind": f"{host}:{server.port}",
+            "bind": f"fd://{self._listening_fd}",
             "workers": self._workers,
             "worker_class": _Worker,
             "logger_class": _Log,
@@ -126,6 +168,9 @@ class _Supervisor(BaseApplication):  # type: ignore[misc]
         for name, value in options.items():
             self.cfg.set(name, value)
 
+    def run(self) -> None:
+        _Arbiter(self).run()
+
     def load(self) -> Callable[[], Awaitable[web.AppRunner]]:
         async def runner() -> web.AppRunner:
             return make_runner(await self._make_app(), self._server)
@@ -141,6 +186,8 @@ def _announce(arbiter: Any) -> None:
 
 def _forget_metrics(_arbiter: Any, worker: Any) -> None:
     if os.environ.get(METRICS_DIR):
+        from prometheus_client import multiprocess  # late: see prepare_environment
+
         multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
 
 

@@ -27,9 +27,9 @@ def serve(config: str | None, **overrides: str | None) -> None:
     settings = settings_from(config, **overrides)
     workers = settings.server.workers or os.cpu_count() or 1
     if workers > 1:
-        from gateway.workers import share_metrics_between_workers
+        from gateway.workers import prepare_environment
 
-        share_metrics_between_workers()
+        prepare_environment()
 
     from aiohttp import web
 

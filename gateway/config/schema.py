@@ -122,7 +122,7 @@ class ModelSection(Section):
 class TokenizersSection(Section):
     dir: str = option("models", "Where `tollgate tokenizers fetch` stores tokenizers.", example="models")
     preload: tuple[str, ...] = option(
-        (), "Encodings or models to load before serving; the others load at first use.", example="[gpt-4o, qwen3]"
+        (), "Encodings to load at start; the others load at first use.", example="[o200k_base, qwen3]"
     )
     unknown_model: Literal["refuse", "estimate"] = option(
         "refuse", "A model the catalog does not know: 404, or a labelled estimate.", example="refuse"
@@ -300,7 +300,7 @@ class ConfigFile(Section):
         None, "Where budgets are kept.", example="{url: redis://localhost}", factory=StoreSection
     )
     tokenizers: TokenizersSection = option(
-        None, "What prompts are counted with.", example="{preload: [gpt-4o]}", factory=TokenizersSection
+        None, "What prompts are counted with.", example="{preload: [o200k_base]}", factory=TokenizersSection
     )
     upstreams: tuple[UpstreamSection, ...] = option(..., "Where requests go.", example='[{name: echo, url: "echo:"}]')
     keys: tuple[KeySection, ...] = option((), "Who may call.", example='[{id: alice, digest: "sha256:..."}]')

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -15,16 +17,24 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from gateway.serving import CannotListen, bind, ssl_context
+from gateway.settings import ServerSettings, TlsSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 CHILD = """
 import asyncio, os, sys
 from aiohttp import web
 from gateway.logging import configure_logging
-from gateway.settings import ServerSettings
+from gateway.settings import ServerSettings, TlsSettings
 
 async def make_app():
     async def pid(request):
@@ -39,10 +49,11 @@ async def make_app():
 
 configure_logging(style="json")
 port, workers, drain = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-server = ServerSettings(host="127.0.0.1", port=port, shutdown_timeout_s=drain)
+tls = TlsSettings(*sys.argv[4:6]) if len(sys.argv) > 4 else None
+server = ServerSettings(host="127.0.0.1", port=port, shutdown_timeout_s=drain, tls=tls)
 if workers > 1:
-    from gateway.workers import serve_with_workers, share_metrics_between_workers
-    share_metrics_between_workers()
+    from gateway.workers import prepare_environment, serve_with_workers
+    prepare_environment()
     serve_with_workers(make_app, server, workers=workers)
 else:
     from gateway.serving import serve_here
@@ -54,9 +65,11 @@ else:
 class Child:
     process: subprocess.Popen[str]
     port: int
+    trust: ssl.SSLContext | None = None
 
     def get(self, path: str = "/") -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
+        url = f"{'https' if self.trust else 'http'}://127.0.0.1:{self.port}{path}"
+        with urllib.request.urlopen(url, timeout=10, context=self.trust) as answer:
             return str(answer.read().decode())
 
     def stop(self, sig: signal.Signals = signal.SIGTERM) -> int:
@@ -84,15 +97,15 @@ def free_port() -> int:
 def start(tmp_path: Path) -> Iterator[Start]:
     children: list[Child] = []
 
-    def start_child(*, workers: int, drain_s: float = 5) -> Child:
+    def start_child(*, workers: int, drain_s: float = 5, tls: tuple[Path, Path] | None = None) -> Child:
         port = free_port()
         environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
         environment.pop("PROMETHEUS_MULTIPROC_DIR", None)
-        arguments = [sys.executable, "-c", CHILD, str(port), str(workers), str(drain_s)]
+        arguments = [sys.executable, "-c", CHILD, str(port), str(workers), str(drain_s), *map(str, tls or ())]
         output = (tmp_path / "output").open("w")
         process = subprocess.Popen(arguments, env=environment, stdout=output, stderr=subprocess.STDOUT, text=True)
         output.close()
-        child = Child(process, port)
+        child = Child(process, port, ssl.create_default_context(cafile=tls[0]) if tls else None)
         children.append(child)
 
         def answers() -> bool:
@@ -192,3 +205,54 @@ def test_lines_about_listening_are_json(start: Start, tmp_path: Path) -> None:
     listening = next(event for event in events if event["event"] == "listening")
     assert (listening["port"], listening["workers"], listening["tls"]) == (child.port, 2, False)
     assert events[-1]["event"] == "stopped"
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A self-signed certificate for 127.0.0.1 and its key, as PEM files."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(issuer_name=name, subject_name=name, public_key=key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(address, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    files = tmp_path / "tls.crt", tmp_path / "tls.key"
+    files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    unencrypted = serialization.NoEncryption()
+    pkcs8 = serialization.PrivateFormat.PKCS8
+    files[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, pkcs8, unencrypted))
+    return files
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_https_is_served_when_there_is_a_certificate(
+    start: Start, workers: int, certificate: tuple[Path, Path]
+) -> None:
+    child = start(workers=workers, tls=certificate)
+    assert int(child.get()) > 0
+    assert child.stop() == 0
+
+
+def test_bad_certificate_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CannotListen, match=r"tls\.crt and .*tls\.key cannot be used"):
+        ssl_context(TlsSettings(tmp_path / "tls.crt", tmp_path / "tls.key"))
+
+
+def test_taken_port_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(CannotListen, match=f"127.0.0.1:{port} is in use"):
+            bind(ServerSettings(host="127.0.0.1", port=port))
+
+
+def test_unknown_address_is_named() -> None:
+    with pytest.raises(CannotListen, match=r"cannot listen on 203\.0\.113\.1:8000"):
+        bind(ServerSettings(host="203.0.113.1"))

@@ -29,6 +29,7 @@ from gateway.formats import match
 from gateway.formats.fields import write_object
 from tokenizers_offline.catalog import Catalog
 from tokenizers_offline.counter import TokenCounter
+from tokenizers_offline.documents import MAX_TEXT_FILE_BYTES
 from tokenizers_offline.encoders import Encoders
 from tokenizers_offline.overheads import Overheads
 from tokenizers_offline.prompt import ChatPrompt, MediaPart, Part, Prompt, ThinkingPart, TokenCount, ToolResultPart
@@ -129,7 +130,10 @@ def _sized(part: Part, facts: Mapping[str, Mapping[str, Any]]) -> Part:
     if isinstance(part, MediaPart) and part.data in facts:
         fact = facts[part.data]
         sizes = {field: fact[name] for name, field in _MEASURES.items() if fact.get(name)}
-        return replace(part, **sizes)
+        text = part.text
+        if isinstance(fact.get("text"), list) and fact.get("bytes", 0) <= MAX_TEXT_FILE_BYTES:
+            text = "".join(fact["text"])  # what `measure` reads from a whole file
+        return replace(part, text=text, **sizes)
     return part
 
 

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import replace
 
-from tokenizers_offline.documents import count_pages
+from tokenizers_offline.documents import count_pages, read_text
 from tokenizers_offline.payload import Payload
 from tokenizers_offline.prompt import MediaPart
 from tokenizers_offline.recordings import read_seconds
@@ -28,7 +28,8 @@ def measure(part: MediaPart) -> MediaPart:
         case "audio" | "video" if part.seconds is None:
             return replace(part, seconds=read_seconds(Payload(part.data)))
         case "document" if part.pages is None:
-            return replace(part, pages=count_pages(Payload(part.data)))
+            payload = Payload(part.data)
+            return replace(part, pages=count_pages(payload), text=part.text or read_text(payload))
         case _:
             return part
 

@@ -191,11 +191,11 @@ def _add_parallel(
     tally.add_tokens(_PARALLEL_EXTRA)
 
 
-def add_part(tally: Tally, part: Part, model: str) -> None:
+def add_part(tally: Tally, part: Part, model: str, *, in_chat: bool = True) -> None:
     """Add a part that is neither text nor a call nor a result."""
     match part:
         case MediaPart():
-            add_media(tally, part, model)
+            add_media(tally, part, model, in_chat=in_chat)
         case ThinkingPart() if part.text or part.opaque:
             tally.add_feature("reasoning")
         case OpaquePart():

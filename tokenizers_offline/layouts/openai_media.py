@@ -12,15 +12,18 @@ from tokenizers_offline.prompt import Accuracy, MediaPart
 
 _TOKENS_PER_SECOND = 10
 _AUDIO_EXTRA = 4
-_TOKENS_PER_PAGE = 800
-"""No rule is known: a page goes in as its text and, for some models, as an image. Recorded pages cost 30 to 1,100."""
+_DOCUMENT_FRAME = 14
+_CHAT_PAGE = 200
+"""In chat completions each page also goes in as an image (recorded: 200 to 220 a page; in responses, none)."""
+_PAGE_TEXT = 500
+"""Tokens of a page whose text cannot be read."""
 _UNKNOWN_DOCUMENT = 1000
 _MAX_TEXT_CHARACTERS = 8 * 1024 * 1024
 _TEXT_TYPES = ("text/", "application/json", "application/xml", "application/x-yaml")
 _UNKNOWN_SECONDS = 60
 
 
-def add_media(tally: Tally, part: MediaPart, model: str) -> None:
+def add_media(tally: Tally, part: MediaPart, model: str, *, in_chat: bool) -> None:
     """Count one medium for a bare lower-case model name; what cannot be measured is bounded by the most it can cost."""
     part = measure(part)
     match part.kind:
@@ -29,7 +32,7 @@ def add_media(tally: Tally, part: MediaPart, model: str) -> None:
         case "audio":
             _add_audio(tally, part)
         case _:
-            _add_document(tally, part)
+            _add_document(tally, part, in_chat=in_chat)
 
 
 def _add_image(tally: Tally, part: MediaPart, model: str) -> None:
@@ -68,7 +71,7 @@ def _add_audio(tally: Tally, part: MediaPart) -> None:
     tally.doubt("Audio is counted as 10 tokens a second.", factor=1.1, extra=16, accuracy=Accuracy.ESTIMATE)
 
 
-def _add_document(tally: Tally, part: MediaPart) -> None:
+def _add_document(tally: Tally, part: MediaPart, *, in_chat: bool) -> None:
     tally.add_feature("file")
     text = _read_text(part)
     if text is not None:
@@ -84,11 +87,15 @@ def _add_document(tally: Tally, part: MediaPart) -> None:
             accuracy=Accuracy.ESTIMATE,
         )
         return
-    tally.add_tokens(part.pages * _TOKENS_PER_PAGE)
+    tally.add_tokens(_DOCUMENT_FRAME + part.pages * (_CHAT_PAGE if in_chat else 0))
+    if part.text is None:
+        tally.add_tokens(part.pages * _PAGE_TEXT)
+    else:
+        tally.add_text(part.text)
     tally.doubt(
-        "No rule is known for documents: a typical page is assumed.",
-        factor=1.5,
-        extra=400 * part.pages,
+        "A document is counted by its text and pages; no rule is published.",
+        factor=1.1 if part.text is not None else 1.5,
+        extra=part.pages * (200 if part.text is not None else 900),
         accuracy=Accuracy.ESTIMATE,
     )
 

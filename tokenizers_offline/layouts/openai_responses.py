@@ -89,13 +89,13 @@ def _add_message(
                 tally.add_text(names.get(part.call_id, part.name))
                 tally.add_text(result_text(part))
                 for inner in part.parts:
-                    add_part(tally, inner, model)
+                    add_part(tally, inner, model, in_chat=False)
             case OpaquePart(kind="additional_tools"):
                 _add_late_tools(tally, part, generation)
             case ThinkingPart() if current:
                 _add_reasoning(tally, part)
             case _:
-                add_part(tally, part, model)
+                add_part(tally, part, model, in_chat=False)
 
 
 def _add_late_tools(tally: Tally, part: OpaquePart, generation: Generation) -> None:

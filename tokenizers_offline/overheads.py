@@ -17,7 +17,20 @@ import yaml
 from tokenizers_offline.prompt import CountingError
 
 FEATURES = frozenset(
-    {"tools", "calls", "schema", "thinking", "image", "audio", "video", "document", "text", "completion", "embedding"}
+    {
+        "tools",
+        "named_tool",
+        "calls",
+        "schema",
+        "thinking",
+        "image",
+        "audio",
+        "video",
+        "document",
+        "text",
+        "completion",
+        "embedding",
+    }
 )
 """What a rule may name besides its base `tokens`."""
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from tokenizers_offline.layouts.anthropic import AnthropicLayout
 from tokenizers_offline.layouts.base import Layout
 from tokenizers_offline.layouts.deepseek import V3_2, V4, DeepSeekLayout
+from tokenizers_offline.layouts.gemini import GeminiLayout
 from tokenizers_offline.layouts.harmony import HarmonyLayout
 from tokenizers_offline.layouts.jinja import JinjaLayout
 from tokenizers_offline.layouts.markup import MARKUPS, MarkupLayout
@@ -19,6 +20,7 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
     {
         "openai": OpenAILayout(),
         "anthropic": AnthropicLayout(),
+        "gemini": GeminiLayout(),
         "jinja": JinjaLayout(),
         "harmony": HarmonyLayout(),
         "deepseek-v3.2": DeepSeekLayout(V3_2),

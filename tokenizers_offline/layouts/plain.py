@@ -18,4 +18,7 @@ class PlainLayout:
             return text_items(prompt, model)
         why = "The maker publishes no chat layout; an average cost for each message is added."
         rendered = plain_conversation(prompt, turns(prompt), model, why)
-        return replace(rendered, upper_factor=rendered.upper_factor)
+        if platform:
+            return rendered
+        # Makers of this kind add prompts of their own (`overheads.yaml`), which need a platform to be known.
+        return replace(rendered, upper_factor=1.5, upper_extra=rendered.upper_extra + 300)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
-import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -23,6 +20,7 @@ from gateway.http_upstream import HttpUpstream
 from gateway.incoming import expect_continue
 from gateway.metrics import Metrics
 from gateway.middleware import Handler, boundary
+from gateway.owners import dead_owners, new_owner
 from gateway.proxy import proxy
 from gateway.runtime import RUNTIME, Runtime, RuntimeHolder
 from gateway.settings import Settings, UpstreamSettings
@@ -30,6 +28,8 @@ from gateway.unfinished import Unfinished
 from gateway.upstream import Upstream, Upstreams
 from gateway.watchdog import Watchdog
 from policies.engine import BudgetEngine
+from policies.model import BudgetStatus
+from policies.model import StoreLost
 from policies.stores import open_store
 from tokenizers_offline.catalog import Catalog, Override
 from tokenizers_offline.counter import TokenCounter
@@ -118,16 +118,7 @@ async def open_runtime(
     settings: Settings, *, counter: TokenCounter, clock: Callable[[], float]
 ) -> AsyncIterator[Runtime]:
     """Everything a worker needs, opened and in the end closed in order: nothing begun is lost."""
-    store = open_store(settings.store.url)
-    engine = BudgetEngine(
-        settings.policy,
-        store,
-        owner=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
-        hold_timeout_s=settings.store.hold_timeout_s,
-        on_store_error=settings.store.on_error,
-        replicas=settings.store.replicas,
-        ledger_keep_s=settings.store.retention_days * 86_400,
-    )
+    engine = _engine(settings)
     client = HttpClient(limit_per_host=0, keepalive_s=UPSTREAM_KEEPALIVE_S)
     prompts = Counting(counter, DriftLearner(), known_overheads())
     watchdog = Watchdog()
@@ -161,6 +152,29 @@ async def open_runtime(
         await engine.close(now=clock())
 
 
+def _engine(settings: Settings) -> BudgetEngine:
+    return BudgetEngine(
+        settings.policy,
+        open_store(settings.store.url),
+        owner=new_owner(),
+        hold_timeout_s=settings.store.hold_timeout_s,
+        on_store_error=settings.store.on_error,
+        replicas=settings.store.replicas,
+        ledger_keep_s=settings.store.retention_days * 86_400,
+    )
+
+
+async def read_budgets(
+    settings: Settings, *, clock: Callable[[], float] = time.time
+) -> dict[str, tuple[BudgetStatus, ...]]:
+    """How every key's budgets stand in the store now, by key id. Raises `StoreLost`."""
+    engine = _engine(settings)
+    try:
+        return {key.id: await engine.status(key, now=clock()) for key in settings.policy.keys}
+    finally:
+        await engine.close(now=clock())
+
+
 def _upstream(
     settings: UpstreamSettings, client: HttpClient, prompts: Counting, clock: Callable[[], float]
 ) -> Upstream:
@@ -179,7 +193,7 @@ def _warm(counter: TokenCounter, settings: Settings) -> None:
 async def _sweep(engine: BudgetEngine, clock: Callable[[], float]) -> None:
     lost = False
     while True:
-        abandoned = await engine.sweep(now=clock())
+        abandoned = await engine.sweep(now=clock(), dead_owners=await _dead_owners(engine))
         if abandoned:
             _log.warning("abandoned_holds_settled", count=len(abandoned))
         if bool(engine.store_error) != lost:
@@ -189,3 +203,12 @@ async def _sweep(engine: BudgetEngine, clock: Callable[[], float]) -> None:
             else:
                 _log.info("store_recovered")
         await asyncio.sleep(SWEEP_PERIOD_S)
+
+
+async def _dead_owners(engine: BudgetEngine) -> frozenset[str]:
+    """Owners of holds that need not be waited for: workers of this machine that were killed."""
+    try:
+        holds = await engine.store.holds()
+    except StoreLost:
+        return frozenset()
+    return dead_owners({hold.owner for hold in holds}, me=engine.owner)

@@ -28,8 +28,7 @@ from gateway.unfinished import Unfinished
 from gateway.upstream import Upstream, Upstreams
 from gateway.watchdog import Watchdog
 from policies.engine import BudgetEngine
-from policies.model import BudgetStatus
-from policies.model import StoreLost
+from policies.model import BudgetStatus, StoreLost
 from policies.stores import open_store
 from tokenizers_offline.catalog import Catalog, Override
 from tokenizers_offline.counter import TokenCounter

@@ -66,7 +66,8 @@ async def expect_continue(request: Request) -> StreamResponse | None:
             # aiohttp counts what is written before the head as body.
             request.writer.output_size = 0
         return None
-    raise BadRequest("Only `Expect: 100-continue` is supported.", status=417, code="expectation_failed")
+    # aiohttp asks this before any middleware: the answer is given here.
+    return web.Response(status=417, text="Only `Expect: 100-continue` is supported.")
 
 
 def _too_large(max_body_bytes: int) -> PayloadTooLarge:

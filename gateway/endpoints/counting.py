@@ -16,7 +16,7 @@ from gateway.formats.fields import write_object
 from gateway.runtime import RUNTIME, Runtime
 from tokenizers_offline.prompt import Prompt, TextPrompt
 
-MAX_TEXTS = 10_000
+MAX_TEXTS = 100_000
 """Texts in one batch; more would hold a worker's counting threads for too long."""
 
 _MODEL_NAMES = AliasChoices("model_name", "model")

@@ -20,7 +20,7 @@ async def test_exactly_as_many_pass_as_fit(
     start_gateway: StartGateway, upstream: FakeUpstream, tmp_path: Path, store: str
 ) -> None:
     upstream.default = plain(chat(prompt_tokens=9, completion_tokens=10))
-    budgets = [{"name": "main", "limits": [{"tokens": 19 * 40 + 18, "per": "day"}]}]
+    budgets = [{"name": "main", "limits": [{"tokens": 19 * 100 + 18, "per": "day"}]}]
     config = config_for(
         upstreams=[{"name": "up", "url": upstream.url}], budgets=budgets, store={"url": store.format(tmp_path)}
     )
@@ -34,13 +34,13 @@ async def test_exactly_as_many_pass_as_fit(
             await response.read()
             return response.status
 
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=200)) as client:
-        statuses = await asyncio.gather(*(ask(number) for number in range(200)))
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=500)) as client:
+        statuses = await asyncio.gather(*(ask(number) for number in range(500)))
     assert sorted(set(statuses)) == [200, 429]
-    assert statuses.count(200) == len(upstream.requests) == 40
+    assert statuses.count(200) == len(upstream.requests) == 100
     for gateway in gateways:
         budget = await gateway.budget()
-        assert (budget["used"], budget["held"]) == (19 * 40, 0)
+        assert (budget["used"], budget["held"]) == (19 * 100, 0)
 
 
 async def test_requests_that_end_anyhow_leave_no_hold(start_gateway: StartGateway, upstream: FakeUpstream) -> None:

@@ -184,6 +184,12 @@ async def test_expect_100_continue_is_answered(gateway: RunningGateway, upstream
     assert upstream.requests[0].header("Expect") is None
 
 
+async def test_another_expectation_is_a_417(gateway: RunningGateway, upstream: FakeUpstream) -> None:
+    response, _ = await gateway.post(PATH, CHAT, headers={"Expect": "the-unexpected"})
+    assert response.status == 417
+    assert upstream.requests == []
+
+
 async def test_head_and_options_are_passed_through(gateway: RunningGateway, upstream: FakeUpstream) -> None:
     upstream.enqueue(plain(b"12345", headers=[("X-Own", "1")]), plain(b"", status=204, headers=[("Allow", "GET")]))
     response, body = await gateway.request("HEAD", "/v1/models")

@@ -1,0 +1,50 @@
+"""Who holds what: names for processes that tell whether their owner can still be alive."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Iterable
+
+
+def new_owner() -> str:
+    """A name for this process: host, process namespace, process id, and a word that no other process has."""
+    return f"{_MACHINE}:{os.getpid()}:{secrets.token_hex(4)}"
+
+
+def dead_owners(owners: Iterable[str], *, me: str) -> frozenset[str]:
+    """Those of `owners` that are certainly gone: this machine's processes that run no more, or whose id is mine.
+
+    Owners elsewhere cannot be asked; their holds wait for the hold timeout.
+    """
+    machine, my_pid, _ = me.rsplit(":", 2)
+    return frozenset(owner for owner in owners if owner != me and _is_dead(owner, machine=machine, my_pid=int(my_pid)))
+
+
+def _machine() -> str:
+    try:
+        # Containers may share a host's name and still number their processes apart.
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        namespace = ""
+    return f"{socket.gethostname()}/{namespace}"
+
+
+_MACHINE = _machine()
+
+
+def _is_dead(owner: str, *, machine: str, my_pid: int) -> bool:
+    where, _, rest = owner.rpartition(":")
+    where, _, pid = where.rpartition(":")
+    if where != machine or not pid.isdecimal() or not rest:
+        return False
+    if int(pid) == my_pid:
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False

@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from gateway.owners import dead_owners, new_owner
+
+
+def test_a_process_that_ended_is_dead_and_a_running_one_is_not() -> None:
+    me = new_owner()
+    machine = me.rsplit(":", 2)[0]
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    gone = f"{machine}:{ended.pid}:aa"
+    running = f"{machine}:{os.getppid()}:bb"
+    before_me = f"{machine}:{os.getpid()}:cc"
+    elsewhere = f"elsewhere/pid:[1]:{ended.pid}:dd"
+    assert dead_owners([me, gone, running, before_me, elsewhere, "", "odd"], me=me) == {gone, before_me}
+
+
+def test_two_owners_never_share_a_name() -> None:
+    assert new_owner() != new_owner()

@@ -107,7 +107,7 @@ def _encoding(name: str, entry: Mapping[str, Any], packages: Mapping[str, Packag
         family=entry["family"],
         sources=tuple(_source(source, packages, default_file="tokenizer.json.zip") for source in entry["sources"]),
         specials=entry.get("specials", "recognised") == "recognised",
-        revision=entry.get("revision", ""),
+        revision=_pin(entry.get("revision", "")),
         fixes=tuple(entry.get("fixes", ())),
         added=None if added is None else tuple(spelt for item in added.items() for spelt in _spell_out(*item)),
     )
@@ -122,12 +122,19 @@ def _source(entry: Mapping[str, Any], packages: Mapping[str, Package], *, defaul
     return Source(
         package=package,
         path="/".join(step for step in steps if step),
-        sha256=entry.get("sha256", ""),
+        sha256=_pin(entry.get("sha256", "")),
         form=cast(Form, entry.get("form", "json")),
         pattern=entry.get("pattern", ""),
         normalizer=entry.get("normalizer"),
         prepend=entry.get("prepend", True),
     )
+
+
+def _pin(value: object) -> str:
+    """A SHA-256 in hex, or "" for none. Unquoted YAML reads some digests as numbers, which would pin nothing."""
+    if not (isinstance(value, str) and re.fullmatch("([0-9a-f]{64})?", value)):
+        raise ValueError(f"{value!r} is not a SHA-256 in hex; write it in quotes")
+    return value
 
 
 def _spell_out(content: str, token_id: int) -> list[tuple[str, int]]:

@@ -54,3 +54,11 @@ def test_harmony_has_all_its_ids() -> None:
     added = KNOWN.encodings["o200k_harmony"].added
     assert added is not None
     assert sorted(token_id for _, token_id in added) == list(range(199998, 201088))
+
+
+def test_digest_is_refused_when_yaml_reads_it_as_a_number() -> None:
+    digits = "1" * 64
+    text = "packages: {p: {from: pypi, version: 1}}\nencodings: {e: {family: E, sources: [{package: p, sha256: %s}]}}"
+    with pytest.raises(ValueError, match="in quotes"):
+        read_encodings(text % digits)
+    assert read_encodings(text % f"'{digits}'").encodings["e"].sources[0].sha256 == digits

@@ -192,7 +192,11 @@ def _warm(counter: TokenCounter, settings: Settings) -> None:
 async def _sweep(engine: BudgetEngine, clock: Callable[[], float]) -> None:
     lost = False
     while True:
-        abandoned = await engine.sweep(now=clock(), dead_owners=await _dead_owners(engine))
+        try:
+            abandoned = await engine.sweep(now=clock(), dead_owners=await _dead_owners(engine))
+        except Exception:  # without its sweeper a gateway would look dead to the others: it must go on
+            _log.exception("sweep_failed")
+            abandoned = []
         if abandoned:
             _log.warning("abandoned_holds_settled", count=len(abandoned))
         if bool(engine.store_error) != lost:

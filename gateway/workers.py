@@ -27,6 +27,7 @@ from gunicorn.arbiter import Arbiter
 
 from gateway.serving import BACKLOG, KEEPALIVE_S, MakeApp, bind, make_runner, new_event_loop, ssl_context
 from gateway.settings import ServerSettings
+from policies.model import StoreLost
 
 METRICS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 _METRICS_PREFIX = "tollgate-metrics-"
@@ -173,7 +174,13 @@ class _Supervisor(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Callable[[], Awaitable[web.AppRunner]]:
         async def runner() -> web.AppRunner:
-            return make_runner(await self._make_app(), self._server)
+            runner = make_runner(await self._make_app(), self._server)
+            try:
+                await runner.setup()
+            except StoreLost as lost:
+                structlog.get_logger("serve").error("store_lost", reason=str(lost))
+                raise SystemExit(Arbiter.WORKER_BOOT_ERROR) from None
+            return runner
 
         return runner
 

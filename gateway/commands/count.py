@@ -64,8 +64,9 @@ def count(
     from gateway.app import load_tokenizers
     from tokenizers_offline.prompt import CountingError, TokenizerUnavailable
 
-    counter = load_tokenizers(settings_from(config))
+    settings = settings_from(config)
     try:
+        counter = load_tokenizers(settings)
         found = counter.count(model, prompt, platform=platform)
         family = counter.resolve(model).family
     except TokenizerUnavailable as error:

@@ -22,12 +22,13 @@ def models(names: tuple[str, ...], *, config: str | None, as_json: bool) -> None
     from gateway.app import load_tokenizers
     from tokenizers_offline.prompt import CountingError
 
-    counter = load_tokenizers(settings_from(config))
-    installed = frozenset(counter.store.installed())
+    settings = settings_from(config)
     try:
+        counter = load_tokenizers(settings)
         specs = [counter.resolve(name) for name in names] if names else list(counter.catalog.models())
     except CountingError as error:
         raise Failure(str(error)) from None
+    installed = frozenset(counter.store.installed())
     rows = [
         {
             "id": spec.name if names else spec.family,

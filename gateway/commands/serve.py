@@ -36,9 +36,14 @@ def serve(config: str | None, **overrides: str | None) -> None:
     from gateway.app import build_app, load_tokenizers
     from gateway.logging import configure_logging
     from gateway.serving import CannotListen, serve_here
+    from policies.model import StoreLost
+    from tokenizers_offline.prompt import CountingError
 
     configure_logging(level=settings.server.log_level, style=settings.server.log_format)
-    counter = load_tokenizers(settings)
+    try:
+        counter = load_tokenizers(settings)
+    except CountingError as error:
+        raise Failure(str(error)) from None
 
     async def make_app() -> web.Application:
         return build_app(settings, counter=counter)
@@ -50,5 +55,5 @@ def serve(config: str | None, **overrides: str | None) -> None:
             serve_with_workers(make_app, settings.server, workers=workers)
         else:
             serve_here(make_app, settings.server)
-    except CannotListen as error:
+    except (CannotListen, StoreLost) as error:
         raise Failure(str(error), exit_code=3) from None

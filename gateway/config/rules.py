@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from gateway.config.document import Document, Route
@@ -30,6 +31,7 @@ def check_rules(document: Document) -> list[Problem]:
         *_formats(document),
         *_tags(document),
         *_store(document),
+        *_tokenizers(document),
     ]
 
 
@@ -140,3 +142,50 @@ def _store(document: Document) -> Iterator[Problem]:
             "`on_error: divide` does not know by how many",
             "add `replicas: 3` (how many gateways share the store)",
         )
+
+
+def _tokenizers(document: Document) -> Iterator[Problem]:
+    """Names of encodings and models that neither the catalog nor the store knows."""
+    section = _mapping(document.data.get("tokenizers"))
+    models, preload = _mapping(section.get("models")), section.get("preload")
+    preload = preload if isinstance(preload, list) else []
+    if not models and not preload:
+        return
+    from tokenizers_offline.catalog import Catalog, CatalogError, Override  # late: `tollgate keys` needs no catalog
+    from tokenizers_offline.prompt import UnknownModel
+    from tokenizers_offline.store import TokenizerStore
+
+    catalog = Catalog.load()
+    encodings = {*catalog.encodings(), *TokenizerStore(Path(str(section.get("dir", "models")))).installed()}
+    route: Route = ("tokenizers", "preload")
+    for position, name in enumerate(preload):
+        if isinstance(name, str) and name not in encodings:
+            yield Problem(
+                document.place((*route, position)), f"there is no encoding `{name}`", _meant_encoding(name, encodings)
+            )
+    for name, model in models.items():
+        fields = {field: value for field, value in _mapping(model).items() if isinstance(value, str)}
+        route = ("tokenizers", "models", name)
+        encoding, layout, like = (fields.get(field) for field in ("encoding", "layout", "like"))
+        if encoding is not None and encoding not in encodings:
+            place = document.place((*route, "encoding"))
+            yield Problem(place, f"there is no encoding `{encoding}`", _meant_encoding(encoding, encodings))
+        elif encoding is not None and layout is not None:
+            try:
+                Catalog.load({name: Override(encoding=encoding, layout=layout)}).resolve(name)
+            except CatalogError:
+                place = document.place((*route, "layout"))
+                layouts = {spec.layout for spec in catalog.models()} | {spec.family for spec in catalog.models()}
+                yield Problem(place, f"there is no layout `{layout}`", did_you_mean(layout, layouts))
+        if like is not None:
+            try:
+                catalog.resolve(like)
+            except UnknownModel as error:
+                nearest = ", ".join(f"`{each}`" for each in error.nearest)
+                remedy = f"the nearest are {nearest}" if nearest else "`tollgate models` lists what is known"
+                yield Problem(document.place((*route, "like")), f"the catalog knows no model `{like}`", remedy)
+
+
+def _meant_encoding(name: str, encodings: set[str]) -> str:
+    near = difflib.get_close_matches(name, encodings, n=1, cutoff=0.6)
+    return f"did you mean `{near[0]}`?" if near else "`tollgate models NAME` says which one a model has"

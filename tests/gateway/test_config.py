@@ -106,7 +106,7 @@ def test_every_field_reaches_the_settings(load: Load) -> None:
                   trusted_proxies: [10.0.0.0/8], tls: {{cert: a.crt, key: a.key}}, shutdown_timeout: 5s,
                   log_level: debug, log_format: json}}
         store: {{url: "redis://localhost/1", on_error: divide, replicas: 3, hold_timeout: 1h, retention: 7d}}
-        tokenizers: {{dir: /m, preload: [gpt-4o], unknown_model: estimate,
+        tokenizers: {{dir: /m, preload: [qwen3], unknown_model: estimate,
                       models: {{mine: {{encoding: qwen3, layout: jinja, max_output_tokens: 4k}},
                                other: {{like: gpt-4o}}}}}}
         upstreams:
@@ -148,7 +148,7 @@ def test_every_field_reaches_the_settings(load: Load) -> None:
     assert (server.shutdown_timeout_s, server.log_level, server.log_format) == (5.0, "DEBUG", "json")
     assert (store.url, store.on_error, store.replicas) == ("redis://localhost/1", "divide", 3)
     assert (store.hold_timeout_s, store.retention_days) == (3600.0, 7.0)
-    assert (tokenizers.dir, tokenizers.preload, tokenizers.unknown_model) == (Path("/m"), ("gpt-4o",), "estimate")
+    assert (tokenizers.dir, tokenizers.preload, tokenizers.unknown_model) == (Path("/m"), ("qwen3",), "estimate")
     assert tokenizers.models["mine"].max_output_tokens == 4000
     assert tokenizers.models["other"].like == "gpt-4o"
     upstream = settings.upstreams[0]

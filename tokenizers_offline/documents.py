@@ -13,11 +13,11 @@ from tokenizers_offline.payload import Payload
 
 MAX_READ_BYTES = 1024 * 1024
 """Of a larger file only the two ends are searched for the page tree."""
-MAX_TEXT_FILE_BYTES = 256 * 1024
+MAX_TEXT_FILE_BYTES = 64 * 1024
 """The text of a larger file is not read."""
 _MAX_STREAMS = 300
 _MAX_STREAM_BYTES = 512 * 1024
-_MAX_INFLATED_BYTES = 2 * 1024 * 1024
+_MAX_INFLATED_BYTES = 512 * 1024
 
 _STREAM = re.compile(rb"stream\r?\n")
 _PAGE = re.compile(rb"/Type\s{0,8}/Page(?![A-Za-z])")
@@ -60,7 +60,7 @@ def is_pdf(payload: Payload) -> bool:
 
 
 def read_text(payload: Payload) -> str | None:
-    """The text that a small PDF shows, roughly in its order; None when it is too large or no PDF.
+    """The text that a small PDF shows, roughly in its order; None when it shows none, is too large or no PDF.
 
     Fonts with glyph numbers of their own are read through their ToUnicode maps, all fonts' maps taken together:
     good enough to count by, not to read by.
@@ -74,7 +74,7 @@ def read_text(payload: Payload) -> str | None:
             _read_glyphs(text, glyphs)
         elif b"BT" in text and (b"Tj" in text or b"TJ" in text):
             contents.append(text)
-    return "\n".join(_read_content(text, glyphs) for text in contents)
+    return "\n".join(_read_content(text, glyphs) for text in contents) or None
 
 
 def _read_streams(file: bytes) -> Iterator[tuple[bytes, bytes]]:

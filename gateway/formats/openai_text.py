@@ -129,7 +129,8 @@ def read_items(fields: Fields, name: Literal["prompt", "input"]) -> tuple[str | 
             item if type(item) is str else _read_ids(fields, f"{name}[{index}]", item)
             for index, item in enumerate(value)
         )
-    odd = next(index for index, item in enumerate(value) if type(item) is not type(value[0]) or type(item) is dict)
+    expected = (int,) if type(value[0]) is int else (str, list)
+    odd = next(index for index, item in enumerate(value) if type(item) not in expected)
     path = fields.path_of(f"{name}[{odd}]")
     raise BadRequest(
         f"'{path}' must be a string or an array of token ids, not {name_type(value[odd])}.",

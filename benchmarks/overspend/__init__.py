@@ -1,0 +1,1 @@
+"""Trying to overspend from outside: real gateways, real stores, a real upstream, and somebody who pulls plugs."""

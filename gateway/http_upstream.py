@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import structlog
+
 from gateway.errors import UpstreamError, UpstreamTimeout
 from gateway.http.errors import AnswerCut, BadAnswer, ConnectFailed, HttpError, TimedOut, UnsafeRequest
 from gateway.http.origin import Origin
@@ -17,25 +19,27 @@ if TYPE_CHECKING:
     from gateway.upstream import Headers, Outgoing
 
 
+_log = structlog.get_logger("upstream")
+
+
 class HttpAnswer:
     """An answer on a pooled connection."""
 
-    __slots__ = ("_answer", "headers", "reason", "status")
+    __slots__ = ("_answer", "_upstream", "headers", "reason", "status")
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, upstream: str) -> None:
         self._answer = answer
+        self._upstream = upstream
         self.status = answer.status
         self.reason = answer.reason.decode("latin-1")
-        self.headers: Headers = [
-            (name.decode("latin-1"), _decode(value)) for name, value in answer.headers
-        ]
+        self.headers: Headers = [(name.decode("latin-1"), _decode(value)) for name, value in answer.headers]
 
     async def read(self) -> bytes:
         """The next body bytes as they arrive, ``b""`` at the end."""
         try:
             return await self._answer.read()
         except HttpError as error:
-            raise _as_seen_by_caller(error) from None
+            raise _told(error, self._upstream) from None
 
     def close(self) -> None:
         """Give the connection back if the body was read to its end, else drop it."""
@@ -45,10 +49,11 @@ class HttpAnswer:
 class HttpUpstream:
     """One upstream's origin and time limits on the shared client."""
 
-    __slots__ = ("_client", "_connect_timeout_s", "_idle_timeout_s", "_origin", "_path", "_timeout_s")
+    __slots__ = ("_client", "_connect_timeout_s", "_idle_timeout_s", "_name", "_origin", "_path", "_timeout_s")
 
     def __init__(self, client: HttpClient, settings: UpstreamSettings) -> None:
         self._client = client
+        self._name = settings.name
         self._origin = Origin.from_url(settings.url)
         self._path = urlsplit(settings.url).path.rstrip("/")
         self._connect_timeout_s = settings.connect_timeout_s
@@ -69,8 +74,8 @@ class HttpUpstream:
                 total_timeout_s=self._timeout_s,
             )
         except HttpError as error:
-            raise _as_seen_by_caller(error) from None
-        return HttpAnswer(answer)
+            raise _told(error, self._name) from None
+        return HttpAnswer(answer, self._name)
 
 
 def _decode(value: bytes) -> str:
@@ -85,8 +90,13 @@ def _encode(headers: Headers) -> Sequence[tuple[bytes, bytes]]:
     return [(name.encode("latin-1", "replace"), value.encode("utf-8", "surrogateescape")) for name, value in headers]
 
 
+def _told(error: HttpError, upstream: str) -> UpstreamError:
+    """The error for the caller; what it must not know (addresses, certificates) goes to the log."""
+    _log.warning("upstream_failed", upstream=upstream, kind=type(error).__name__, reason=str(error))
+    return _as_seen_by_caller(error)
+
+
 def _as_seen_by_caller(error: HttpError) -> UpstreamError:
-    """What happened, without the upstream's address: callers need not know it."""
     match error:
         case TimedOut(phase="connect"):
             return UpstreamTimeout("The upstream could not be reached in time. Try again later.")

@@ -13,10 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import jinja2
-from jinja2.ext import loopcontrols
+from jinja2.ext import Extension, loopcontrols
+from jinja2.nodes import Node
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from tokenizers_offline.layouts.base import ModelSpec, Piece, Rendered
@@ -138,8 +140,9 @@ def compile_template(source: str, *, compact: bool = False) -> ChatTemplate:
     )
     if not _renders(draft, _QUESTION) and _renders(replace(draft, wants_lists=True), _QUESTION):
         draft = replace(draft, wants_lists=True)
-    texts = replace(draft, wants_objects=False)
-    return texts if _renders(texts, _CALL) and not _renders(draft, _CALL) else draft
+    shapes = ((True, draft.tells_none), (False, draft.tells_none), (True, False), (False, False))
+    drafts = [replace(draft, wants_objects=objects, tells_none=tells) for objects, tells in shapes]
+    return next((tried for tried in drafts if _renders(tried, _CALL)), draft)
 
 
 _QUESTION = [Turn("user", "question")]
@@ -212,8 +215,20 @@ def _tojson(
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
+class _Generation(Extension):
+    """``{% generation %}``: templates mark answers with it for training; for a prompt it changes nothing."""
+
+    tags: ClassVar[set[str]] = {"generation"}
+
+    def parse(self, parser: Parser) -> list[Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
 def _environment(tojson: Callable[..., str]) -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
+    )
     environment.filters["tojson"] = tojson
     functions: dict[str, Callable[..., Any]] = {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
     environment.globals.update(functions)

@@ -31,7 +31,7 @@ async def gateway(start_gateway: StartGateway, upstream: FakeUpstream) -> Runnin
 
 async def settled(gateway: RunningGateway) -> int:
     """What the budget has used once nothing is held any more."""
-    for _ in range(200):
+    for _ in range(500):
         budget = await gateway.budget()
         if not budget["held"]:
             return int(budget["used"])
@@ -200,8 +200,8 @@ async def test_a_drained_stream_is_read_to_its_end_and_charged_as_reported(
 
 async def test_a_caller_that_reads_no_more_is_let_go(start_gateway: StartGateway, upstream: FakeUpstream) -> None:
     gateway = await start_gateway(config(upstream, timeout="30s", idle_timeout="300ms"))
-    event = chat_events("x" * 60_000)[0]
-    upstream.enqueue(stream(*([event] * 2000)))
+    comment = b": " + b"x" * 60_000 + b"\n\n"
+    upstream.enqueue(stream(chat_events("one two three")[0], *([comment] * 1000)))
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port, limit=1024)
     body = json.dumps(STREAM).encode()
     head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Length: {len(body)}\r\n\r\n"

@@ -26,7 +26,7 @@ _WORD_GAP = -180
 """A shift in a TJ array, in thousandths of the font size, from which on two strings are two words."""
 _SHOWN = re.compile(
     rb"\((?P<literal>(?:\\.|[^\\()])*)\)|<(?P<hex>[0-9A-Fa-f\s]*)>|(?P<shift>-?\d{1,6}(?:\.\d{1,6})?)(?=\s*[(<])"
-    rb"|(?P<line>\bT[*dD]\b|\bET\b)",
+    rb"|(?P<line>\bT(?:\*|[dD]\b)|\bET\b)",
     re.DOTALL,
 )
 _BLOCK = re.compile(rb"\bBT\b(.*?)\bET\b", re.DOTALL)

@@ -74,7 +74,8 @@ def _read_webp(payload: Payload, head: bytes) -> tuple[int, int] | None:
             (bits,) = struct.unpack_from("<I", head, 21)
             return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
         case b"WEBPVP8X":
-            return int.from_bytes(head[24:27], "little") + 1, int.from_bytes(head[27:30], "little") + 1
+            low_width, high_width, low_height, high_height = struct.unpack_from("<HBHB", head, 24)
+            return (high_width << 16 | low_width) + 1, (high_height << 16 | low_height) + 1
         case _:
             return None
 

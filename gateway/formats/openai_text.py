@@ -12,7 +12,7 @@ from gateway.formats.fields import Fields, name_type, read_object
 from gateway.formats.openai_caps import lower_caps, read_cap
 from gateway.formats.openai_chat import asks_usage, read_choices, request_usage
 from gateway.formats.openai_errors import read_credential, render_openai_error
-from gateway.formats.openai_usage import ChatAnswerReader
+from gateway.formats.openai_usage import EmbeddingsAnswerReader
 from tokenizers_offline.prompt import TextPrompt, TokenCount
 
 _NO_PROMPT = ((0,),)
@@ -93,7 +93,7 @@ class OpenAIEmbeddings:
         )
 
     def usage_reader(self, call: Call, *, status: int, content_type: str) -> UsageReader:
-        return ChatAnswerReader(events=False, failed=status >= 400)
+        return EmbeddingsAnswerReader(failed=status >= 400)
 
     def render_error(self, error: GatewayError) -> tuple[int, dict[str, str], bytes]:
         return render_openai_error(error)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from typing import Any
+
+import orjson
 
 from gateway.formats.openai_listening import AnswerReader, figure, objects
 from policies.usage import Usage
@@ -43,7 +47,7 @@ def read_responses_usage(block: object) -> Usage | None:
 
 
 class ChatAnswerReader(AnswerReader):
-    """Reads answers that carry ``choices`` (chat completions and completions) or only ``usage`` (embeddings)."""
+    """Reads answers that carry ``choices``: chat completions and completions."""
 
     def _take_document(self, document: dict[str, Any]) -> None:
         self._usage = read_chat_usage(document.get("usage"))
@@ -75,6 +79,50 @@ class ChatAnswerReader(AnswerReader):
         calls = [call.get("function") or call.get("custom") for call in objects(message.get("tool_calls"))]
         for call in objects([*calls, message.get("function_call")]):
             self._add_text(call, "name", "arguments", "input")
+
+
+_END_BYTES = 4096
+_USAGE_BLOCK = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
+
+
+class EmbeddingsAnswerReader:
+    """Reads the `usage` of embeddings from either end of the answer: megabytes of numbers are neither kept nor parsed.
+
+    Embeddings hold no text of the caller's, so that nothing else in them can look like the block.
+    """
+
+    output_text = ""
+
+    def __init__(self, *, failed: bool) -> None:
+        self._failed = failed
+        self._head = b""
+        self._tail = b""
+        self._usage: Usage | None = None
+        self._complete = False
+
+    @property
+    def usage(self) -> Usage | None:
+        return self._usage
+
+    @property
+    def complete(self) -> bool:
+        return self._complete
+
+    def feed(self, chunk: bytes) -> bytes:
+        if len(self._head) < _END_BYTES:
+            self._head += chunk[: _END_BYTES - len(self._head)]
+        self._tail = (self._tail + chunk[-_END_BYTES:])[-_END_BYTES:]
+        return chunk
+
+    def finish(self) -> bytes:
+        if not self._failed:
+            self._complete = self._tail.rstrip().endswith(b"}")
+            for end in (self._tail, self._head):
+                block = _USAGE_BLOCK.search(end)
+                if block is not None and self._usage is None:
+                    with suppress(orjson.JSONDecodeError):
+                        self._usage = read_chat_usage(orjson.loads(block[1]))
+        return b""
 
 
 _FINAL_EVENTS = frozenset({"response.completed", "response.incomplete", "response.failed"})

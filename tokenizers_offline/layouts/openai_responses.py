@@ -18,8 +18,10 @@ from tokenizers_offline.layouts.openai_schema import HEADER, render_namespace, w
 from tokenizers_offline.layouts.openai_tally import Tally
 from tokenizers_offline.prompt import (
     ChatPrompt,
+    MediaPart,
     Message,
     OpaquePart,
+    TextPart,
     ThinkingPart,
     ToolCallPart,
     ToolResultPart,
@@ -72,7 +74,7 @@ def _lone_calls(messages: Sequence[Message]) -> set[int]:
 def _add_message(
     tally: Tally, message: Message, names: dict[str, str], model: str, generation: Generation, *, current: bool
 ) -> None:
-    if message.text or not message.parts:
+    if not message.parts or any(isinstance(part, TextPart | MediaPart) for part in message.parts):
         tally.add_tokens(_FRAME)
         tally.add_text(message.text)
         if message.role == "assistant":

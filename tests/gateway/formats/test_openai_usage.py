@@ -5,8 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.formats.openai_listening import AnswerReader, figure, is_event_stream
-from gateway.formats.openai_usage import ChatAnswerReader, ResponsesAnswerReader, read_chat_usage, read_responses_usage
+from gateway.formats.base import UsageReader
+from gateway.formats.openai_listening import figure, is_event_stream
+from gateway.formats.openai_usage import (
+    ChatAnswerReader,
+    EmbeddingsAnswerReader,
+    ResponsesAnswerReader,
+    read_chat_usage,
+    read_responses_usage,
+)
 from policies.usage import Usage
 
 
@@ -81,7 +88,7 @@ USAGE_CHUNK = event({"choices": [], "usage": USAGE})
 DONE = b"data: [DONE]\n\n"
 
 
-def listen(reader: AnswerReader, stream: bytes, cuts: list[int]) -> bytes:
+def listen(reader: UsageReader, stream: bytes, cuts: list[int]) -> bytes:
     edges = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
     relayed = [reader.feed(stream[a:b]) for a, b in pairwise(edges)]
     return b"".join([*relayed, reader.finish()])
@@ -190,3 +197,23 @@ def test_a_whole_response_is_read() -> None:
     reader = ResponsesAnswerReader(events=False)
     listen(reader, orjson.dumps(answer), [])
     assert (reader.usage, reader.complete, reader.output_text) == (Usage(5, 7), True, "sf{}hi")
+
+
+@pytest.mark.parametrize("usage_first", [True, False])
+@given(cuts=st.lists(st.integers(0, 200_000), max_size=6))
+def test_embeddings_usage_is_read_from_either_end(usage_first: bool, cuts: list[int]) -> None:
+    usage = {"prompt_tokens": 5, "total_tokens": 5, "prompt_tokens_details": {"cached_tokens": 1}}
+    data = {"data": [{"embedding": [0.123456789] * 4000, "index": 0}]}
+    answer = orjson.dumps({"usage": usage, **data} if usage_first else {**data, "usage": usage})
+    reader = EmbeddingsAnswerReader(failed=False)
+    assert listen(reader, answer, cuts) == answer
+    assert (reader.usage, reader.complete, reader.output_text) == (Usage(5, 0, cached_tokens=1), True, "")
+
+
+def test_embeddings_usage_is_unknown_when_the_answer_is_cut_or_an_error() -> None:
+    reader = EmbeddingsAnswerReader(failed=False)
+    listen(reader, b'{"data": [0.1, 0.2', [])
+    assert (reader.usage, reader.complete) == (None, False)
+    failed = EmbeddingsAnswerReader(failed=True)
+    listen(failed, b'{"usage": {"prompt_tokens": 5}}', [])
+    assert (failed.usage, failed.complete) == (None, False)

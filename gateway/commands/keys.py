@@ -11,6 +11,7 @@ import click
 from gateway.commands.configured import config_option, settings_from
 from gateway.commands.failure import Failure
 from gateway.commands.tables import json_option, print_json, print_table
+from gateway.config.names import is_name
 from policies.policy import digest as digest_credential
 
 _KEY_BYTES = 32
@@ -26,6 +27,8 @@ def keys() -> None:
 @json_option
 def new(key_id: str, *, as_json: bool) -> None:
     """Make a key and show it this once, with the entry for config.yaml."""
+    if not is_name(key_id):
+        raise Failure(f"`{key_id}` is not a name; use letters, digits and . _ - + @, beginning with a letter or digit")
     key = f"sk-{secrets.token_urlsafe(_KEY_BYTES)}"
     digest = digest_credential(key)
     if as_json:

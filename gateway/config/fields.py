@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from gateway.config.names import NAME_PATTERN, is_name
 from gateway.config.quantities import parse_amount, parse_duration, parse_fraction, parse_size
 
 
@@ -94,19 +95,16 @@ def _digest(value: Any) -> Any:
 
 Digest = Annotated[str, BeforeValidator(_digest), _schema("string", "^sha256:[0-9a-fA-F]{64}$")]
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
-
 
 def _name(value: Any) -> Any:
-    if isinstance(value, str) and _NAME.fullmatch(value):
+    if isinstance(value, str) and is_name(value):
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         raise mistake("is a number, not text", "put it in quotes")
     raise mistake("is not a name", "write up to 128 letters, digits and `. _ - + @`, beginning with a letter or digit")
 
 
-Name = Annotated[str, BeforeValidator(_name), _schema("string", "^[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}$")]
-"""An id that stands in counters, metrics, logs and headers, and so is kept plain."""
+Name = Annotated[str, BeforeValidator(_name), _schema("string", f"^{NAME_PATTERN}$")]
 
 
 def _zone(value: Any) -> Any:

@@ -98,7 +98,9 @@ class DriftLearner:
         record.exact += counted == reported
         record.drift += reported - counted
         record.recent.append((counted, reported))
-        record.correction = learn(record.recent, may_scale=estimate)
+        # An exact bill where nothing was learned is the common case, and cannot be what agreement was missing.
+        if counted != reported or record.correction is not None:
+            record.correction = learn(record.recent, may_scale=estimate)
 
     def correct(self, situation: Situation, count: TokenCount) -> TokenCount:
         """Return the count as bills say it will be; the same object when nothing was learned.

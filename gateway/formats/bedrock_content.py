@@ -24,7 +24,6 @@ from tokenizers_offline.prompt import (
     ToolSpec,
 )
 
-_TEXT_FORMATS = ("csv", "html", "txt", "md")
 _MARKS = ("cachePoint",)
 """Blocks that steer the service and say nothing to the model."""
 

@@ -52,20 +52,27 @@ _SCHEMA_CHARACTER = 0.085
 _IMAGE_PATCH_PX = 28
 _IMAGE = 3
 _PDF_PAGE = 1575
-"""Anthropic's PDF guide: 1,500 to 3,000 tokens of text a page, and each page as an image."""
+"""The image of a page; the guide to PDF support says that each page comes as an image and as its text."""
+_DOCUMENT_CHARACTER = 0.19
+"""Of base64: three bytes in four characters, four bytes of text a token."""
 _OPAQUE_CHARACTER = 0.25
 _SERVER_TOOLS = {
     "bash": 245,
     "text_editor": 700,
-    "computer": 735,
-    "web_search": 2200,
-    "web_fetch": 1200,
-    "code_execution": 1600,
-    "memory": 800,
-    "tool_search": 400,
+    "computer": 1700,
+    "memory": 1550,
+    "code_execution_2025": 1600,
+    "code_execution": 4650,
+    "tool_search": 600,
+    "advisor": 1500,
+    "web_fetch": 6000,
+    "web_search": 9000,
 }
-"""Prompts of the tools that the API defines. bash, text_editor and computer are from Anthropic's tool guides, the
-rest are medians of recorded calls; what such a tool then brings back cannot be known before the call."""
+"""Tools that the API defines or runs, by the start of their type: bash and text_editor from Anthropic's tool guides,
+the rest about the median of recorded calls, whatever they brought back."""
+_OTHER_SERVER_TOOL = 1000
+_UNKNOWABLE = {"mcp_servers": 600}
+_UNKNOWABLE_RISK = 3000
 
 
 class AnthropicLayout:
@@ -121,7 +128,8 @@ class _Tally:
         if prompt.unknowable:
             self._features.update(prompt.unknowable)
             self._notes.append(f"Cannot be known before the call: {', '.join(prompt.unknowable)}.")
-            self._risk += 500
+            self._constant += sum(_UNKNOWABLE.get(name, 0) for name in prompt.unknowable)
+            self._risk += _UNKNOWABLE_RISK * len(prompt.unknowable)
         self._constant += count_surplus(self._texts, self._generation.surplus)
         texts = (*self._texts, *self._tool_texts, *self._schema_texts)
         plain = self._features <= {"text"}
@@ -178,18 +186,23 @@ class _Tally:
 
     def _add_media(self, part: MediaPart) -> None:
         self._features.add(part.kind)
-        if part.text is not None:
-            self._texts += (part.name, part.text)
-        elif part.kind == "image":
+        self._texts += (part.name, part.text or "")
+        if part.text is not None and part.pages is None:
+            return
+        if part.kind == "image":
             tokens = _count_image(part, self._generation)
             self._constant += tokens
             self._risk += 0.1 * tokens
+        elif part.media_type not in ("", "application/pdf"):
+            tokens = round(_DOCUMENT_CHARACTER * len(part.data or ""))
+            self._constant += tokens
+            self._risk += 2 * tokens + 500
+            self._notes.append(f"A document of type {part.media_type} is counted by its size only.")
         else:
-            self._texts.append(part.name)
             tokens = _PDF_PAGE * (part.pages or 1)
             self._constant += tokens
-            self._risk += tokens
-            self._notes.append("A document's text is not read; its tokens are a figure per page.")
+            self._risk += 0.1 * tokens if part.text is not None else tokens
+            self._notes.append("The pages of a document count as images, by a figure per page.")
 
     def _add_tools(self, prompt: ChatPrompt) -> None:
         loaded = [tool for tool in prompt.tools if tool.raw.get("defer_loading") is not True]
@@ -224,7 +237,7 @@ class _Tally:
 
     def _add_server_tool(self, name: str) -> None:
         self._features.add("server_tools")
-        tokens = next((cost for kind, cost in _SERVER_TOOLS.items() if name.startswith(kind)), 1000)
+        tokens = next((cost for kind, cost in _SERVER_TOOLS.items() if name.startswith(kind)), _OTHER_SERVER_TOOL)
         self._constant += tokens
         self._risk += 2 * tokens
         self._notes.append(f"'{name}' is run by the provider; what it adds is known only after the call.")

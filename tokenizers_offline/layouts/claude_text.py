@@ -41,7 +41,7 @@ CLAUDE_3_TO_4_6: Surplus = {
     b"P": 0.02,
     b"l" * 12: 1.45,
 }
-"""236 distinct text calls: 82 % within 5 % in cross-validation; o200k x factor: 62 %."""
+"""216 distinct text calls: 82 % within 5 % in five-fold cross-validation, where o200k x factor reaches 62 %."""
 
 CLAUDE_5: Surplus = {b"l" * 8: 2.94, b"P": 0.24, b"'": 0.24, b"_": 0.24, b"\n": 0.93}
 """Opus 4.7 and later share a new vocabulary; 20 distinct text calls, 70 % within 5 %."""

@@ -39,6 +39,8 @@ _MIN_TILE_PX, _MAX_TILE_PX = 256, 768
 _SMALL_IMAGE_PX = 384
 """Google's image guide: an image of at most 384 px a side is one tile."""
 _VIDEO_BYTES_A_SECOND = 100_000
+_UNMEASURED = {"video": 3000}
+"""Held beside the guess where a medium's size cannot be read."""
 
 
 class GeminiLayout:
@@ -237,7 +239,7 @@ class _Tally:
         self._features.add(part.kind)
         tokens, known = self._count_media(part, self._rules.returned_pdf_page if returned else self._rules.pdf_page)
         self._tokens += tokens
-        self._risk += tokens * (0.2 if known else 1.0) + 16
+        self._risk += tokens * (0.2 if known else 1.0) + (_UNMEASURED.get(part.kind, 16) if not known else 16)
         self._notes.append(f"The tokens of {part.kind} parts are known by formula only.")
 
     def _count_media(self, part: MediaPart, pdf_page: int) -> tuple[float, bool]:

@@ -1,7 +1,7 @@
 """How Gemini 3 in AI Studio is shown tools: the declaration form that Google documents for FunctionGemma.
 
 Markers and quotes are special tokens, one each: a text here is a list of plain stretches and every joint is a
-marker. Rendered so, 24 of 26 distinct recorded tool lists count to the reported token.
+marker. Rendered so, all 22 distinct tool lists recorded with Gemini 3 models count to the reported token.
 """
 
 from __future__ import annotations

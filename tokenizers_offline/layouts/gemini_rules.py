@@ -84,7 +84,8 @@ def rules_for(prompt: Prompt, model: ModelSpec, platform: str) -> Rules:
     """The rules for a model where it is served; a Gemini request that says nothing else goes to AI Studio."""
     late = "3.5" if _LATER_THAN_3.search(model.name.lower()) else "3"
     generation = _GENERATIONS.get(model.family, late)
-    if isinstance(prompt, ChatPrompt) and prompt.dialect is not Dialect.GEMINI and platform != "ai_studio":
+    routed = isinstance(prompt, ChatPrompt) and prompt.dialect is not Dialect.GEMINI
+    if routed and platform not in ("", "ai_studio", "gemini", "google"):
         return _ROUTED[generation]
     vertex = platform == "vertex" or (isinstance(prompt, ChatPrompt) and prompt.options.get("vertex"))
     return _RULES["vertex" if vertex else "ai_studio", generation]

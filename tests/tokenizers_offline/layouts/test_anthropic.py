@@ -180,3 +180,14 @@ def test_plain_text_is_an_estimate_without_a_conversation() -> None:
         TextPrompt(("one two", (1, 2, 3))), ModelSpec("claude-3-haiku", "claude-3", "o200k_base", "anthropic")
     )
     assert (texts(rendered), rendered.tokens, rendered.accuracy) == (["one two"], 3, Accuracy.ESTIMATE)
+
+
+def test_documents_of_other_kinds_cost_by_size() -> None:
+    rendered = render(Message("user", (MediaPart("document", "text/csv", data="x" * 1000),)))
+    assert rendered.tokens == 7 + 190
+    assert rendered.upper_extra > 800
+
+
+def test_a_pdf_whose_text_is_known_costs_both() -> None:
+    rendered = render(Message("user", (MediaPart("document", "application/pdf", text="body", pages=1),)))
+    assert (texts(rendered), rendered.tokens) == (["body"], 7 + 1575)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tokenizers_offline.layouts.base import ModelSpec, Rendered
 from tokenizers_offline.layouts.gemini import GeminiLayout
@@ -169,3 +171,36 @@ def test_embeddings_cost_their_texts_and_258_an_image() -> None:
     spec = ModelSpec("gemini-embedding-2", "gemini-embedding", "gemma3", "gemini", accuracy=Accuracy.ESTIMATE)
     rendered = GeminiLayout().render(TextPrompt(("a", "b"), purpose="embedding", unknowable=("image",)), spec)
     assert (texts(rendered), rendered.tokens, rendered.accuracy) == (["a", "b"], 258, Accuracy.ESTIMATE)
+
+
+NAMES = st.sampled_from(
+    (
+        "type",
+        "properties",
+        "required",
+        "enum",
+        "items",
+        "anyOf",
+        "$ref",
+        "$defs",
+        "default",
+        "description",
+        "title",
+        "a",
+    )
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=4) | st.just("#/$defs/a"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4),
+    max_leaves=15,
+)
+
+
+@given(st.dictionaries(NAMES, JSON), JSON, st.sampled_from(("gemini-2.0", "gemini-2.5", "gemini-3")))
+def test_hostile_schemas_and_values_are_laid_out_without_an_error(
+    schema: dict[str, Any], value: Any, family: str
+) -> None:
+    tool = ToolSpec("f", "", schema, raw={"parameters": schema})
+    call = Message("model", (ToolCallPart("f", {"a": value}),))
+    result = user(ToolResultPart((), name="f", response=value))
+    assert render(user("a"), call, result, tools=(tool,), output_schema=OutputSchema(schema), family=family).pieces

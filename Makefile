@@ -36,6 +36,7 @@ check: $(VENV)/.installed ## format, lint, types, architecture
 fix: $(VENV)/.installed ## format, and repair what lint can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+	@$(BIN)/python -m gateway.config.reference docs/configuration.md
 
 bench: setup ## the README's figures
 	@$(BIN)/python -m benchmarks

@@ -72,9 +72,8 @@ class Relay:
         response = web.StreamResponse(
             status=self._answer.status, reason=self._answer.reason, headers=CIMultiDict(headers)
         )
-        caller_left = False
         try:
-            await response.prepare(request)
+            caller_left = not await self._write_head(response, request)
             while True:
                 chunk = await self._answer.read()
                 if not chunk:
@@ -90,9 +89,16 @@ class Relay:
             self._exchange.outcome = "cut"
             self._exchange.error = error.message
             break_off(request)
-        except ConnectionError:  # from `prepare`: the caller left before the head was written
-            raise ClientLeft from None
         return response
+
+    async def _write_head(self, response: web.StreamResponse, request: web.Request) -> bool:
+        """Whether the caller is still there."""
+        try:
+            await response.prepare(request)
+        except ConnectionError:
+            self._caller_left()
+            return False
+        return True
 
     async def _write(self, response: web.StreamResponse, chunk: bytes) -> bool:
         """Whether the caller is still there."""
@@ -100,12 +106,15 @@ class Relay:
         try:
             await response.write(chunk)
         except ConnectionError:
-            self._exchange.outcome = "client_left"
-            if not self._drain:
-                raise ClientLeft from None
+            self._caller_left()
             return False
         self._watch.client_took_it()
         return True
+
+    def _caller_left(self) -> None:
+        self._exchange.outcome = "client_left"
+        if not self._drain:
+            raise ClientLeft from None
 
     def _note(self, chunk: bytes) -> None:
         exchange = self._exchange

@@ -1,6 +1,6 @@
 """``make overspend``: try hard to overspend, on SQLite and on Redis, and print what came of it.
 
-    python -m benchmarks.overspend [--store sqlite|redis] [--streams N] [--seconds S] [--seed N] [--keep FOLDER]
+    python -m benchmarks.overspend [--store sqlite|redis] [--callers N] [--seconds S] [--seed N] [--keep FOLDER]
 
 Ends with status 1 when anything contradicts the promises.
 """
@@ -23,7 +23,7 @@ def main() -> None:
     """Parse, run, print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.overspend", description=__doc__)
     parser.add_argument("--store", choices=["sqlite", "redis"], action="append")
-    parser.add_argument("--streams", type=int)
+    parser.add_argument("--callers", type=int)
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--size", type=int, help="tokens that limits are multiples of")

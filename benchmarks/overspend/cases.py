@@ -81,12 +81,12 @@ class Outcome:
 class Scale:
     """How hard a run tries. Limits are multiples of `size` tokens."""
 
-    streams: int = 1000
+    callers: int = 1300
     seconds: float = 45.0
     kill_every_s: float = 4.0
     stream_s: tuple[float, float] = (1.0, 7.0)
     hold_timeout_s: float = 12.0
-    size: int = 1000
+    size: int = 2000
     gateways: int = 4
     seed: int = 1
 
@@ -133,7 +133,7 @@ def budgets(scale: Scale) -> list[dict[str, Any]]:
             "match": strict,
             "limits": [{"input_tokens": 1000 * size, "per": "day"}, {"output_tokens": 400 * size, "per": "total"}],
         },
-        {"name": "crowd", "each": "key", "match": strict, "limits": [{"concurrent": max(4, scale.streams // STRICT)}]},
+        {"name": "crowd", "each": "key", "match": strict, "limits": [{"concurrent": max(4, scale.callers // STRICT)}]},
         {
             "name": "debtors",
             "each": "key",

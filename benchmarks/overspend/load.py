@@ -29,16 +29,16 @@ class Crowd:
         self.most_streaming = 0
 
     async def run(self, scale: Scale) -> None:
-        """Keep `scale.streams` callers busy for `scale.seconds`, then let them finish."""
+        """Keep `scale.callers` callers busy for `scale.seconds`, then let them finish."""
         until_s = time.monotonic() + scale.seconds
         async with asyncio.TaskGroup() as group:
-            for number in range(scale.streams):
-                group.create_task(self._caller(until_s, wait_s=number / scale.streams * scale.stream_s[0]))
+            for number in range(scale.callers):
+                group.create_task(self._caller(until_s, wait_s=number / scale.callers * scale.stream_s[0]))
 
     async def _caller(self, until_s: float, *, wait_s: float) -> None:
         await asyncio.sleep(wait_s)
         while time.monotonic() < until_s:
-            gateway = self._luck.choice(self._gateways)
+            gateway = self._luck.choice([gateway for gateway in self._gateways if gateway.up])
             case = next(self._cases, None)
             if case is None:
                 return

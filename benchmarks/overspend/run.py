@@ -19,13 +19,11 @@ import aiohttp
 from benchmarks.overspend.cases import Limits, Scale, budgets, deal
 from benchmarks.overspend.fleet import ROOT, Gateway, Process, accepts, free_port, gateway_config
 from benchmarks.overspend.load import Crowd
+from benchmarks.overspend.redis_trail import RedisTrail
 from benchmarks.overspend.sqlite_trail import SqliteTrail
 from benchmarks.overspend.trail import Auditor, Event
 from benchmarks.overspend.verdict import Verdict, judge
 from policies.stores import open_store
-
-BEATS_A_TIMEOUT = 4
-"""A gateway looks for orphaned holds so many times within the hold timeout."""
 
 
 class Trail(Protocol):
@@ -45,7 +43,7 @@ Say = Callable[[str], None]
 
 def trail_for(kind: str, folder: Path) -> Trail:
     """The trail of a store: ``sqlite`` or ``redis``."""
-    return SqliteTrail(folder)
+    return SqliteTrail(folder) if kind == "sqlite" else RedisTrail(folder)
 
 
 async def overspend(kind: str, scale: Scale, *, folder: Path | None = None, say: Say = lambda _: None) -> Verdict:
@@ -82,7 +80,7 @@ async def overspend(kind: str, scale: Scale, *, folder: Path | None = None, say:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as client:
             await accepts(upstream_port)
             await asyncio.gather(*(gateway.ready(client) for gateway in gateways))
-            say(f"{len(gateways)} gateways on {trail.url}, {scale.streams} callers for {scale.seconds:g} s")
+            say(f"{len(gateways)} gateways on {trail.url}, {scale.callers} callers for {scale.seconds:g} s")
             crowd = Crowd(client, gateways, deal(scale))
             killing = asyncio.create_task(_kill_now_and_then(gateways, client, scale, say))
             await crowd.run(scale)
@@ -131,17 +129,23 @@ async def _judged(trail: Trail, crowd: Crowd, scale: Scale, journal: Sequence[di
 async def _kill_now_and_then(gateways: Sequence[Gateway], client: aiohttp.ClientSession, scale: Scale, say: Say) -> int:
     """``kill -9`` a gateway every few seconds and start it again; returns how many died when cancelled."""
     luck, kills = random.Random(scale.seed), 0
+    rising: set[asyncio.Task[None]] = set()
     try:
         while True:
             await asyncio.sleep(scale.kill_every_s)
-            gateway = luck.choice([gateway for gateway in gateways if gateway.up])
+            up = [gateway for gateway in gateways if gateway.up]
+            if len(up) < 2:
+                continue
+            gateway = luck.choice(up)
             gateway.up = False
             await gateway.kill()
             kills += 1
             gateway.start()
-            await gateway.ready(client)
+            task = asyncio.create_task(gateway.ready(client))
+            rising.add(task)
+            task.add_done_callback(rising.discard)
     except asyncio.CancelledError:
-        await asyncio.gather(*(gateway.ready(client) for gateway in gateways))
+        await asyncio.gather(*rising)
         say(f"killed {kills} times")
         return kills
 

@@ -45,7 +45,14 @@ class Ended(NamedTuple):
     lines: tuple[tuple[Place, int], ...]
 
 
-Event = Moved | Admitted | Ended
+class Commit(NamedTuple):
+    """What was told before took effect in one step, and what follows in another."""
+
+
+Event = Moved | Admitted | Ended | Commit
+
+
+_PHASES: dict[type[Event], int] = {Commit: -1, Ended: 0, Moved: 1, Admitted: 2}
 
 
 @dataclass
@@ -65,7 +72,8 @@ class Audit:
 
 
 class Auditor:
-    """Follows a trail, commit by commit: first holds end, then counters move, then new holds stand."""
+    """Follows a trail, step by step: in each, holds end first, then counters move, then new holds stand. Where a
+    trail does not tell its steps apart, one begins when that order does."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -79,10 +87,10 @@ class Auditor:
     def follow(self, events: Iterable[Event]) -> Audit:
         """Check a whole trail."""
         for event in events:
-            phase = 0 if isinstance(event, Ended) else 1 if isinstance(event, Moved) else 2
+            phase = _PHASES[type(event)]
             if phase < self._phase:
                 self._commit()
-            self._phase = phase
+            self._phase = max(0, phase)
             match event:
                 case Ended(_, lines):
                     self.audit.ended += 1

@@ -182,7 +182,7 @@ def _figures(
         "upstream errors": sums["cases_upstream_error"] + sums["cases_released"],
         "settled by our own count": sums["counted"],
         "debts (answers beyond their hold)": sums["debts"],
-        "connections broken by kills": sums["broken_off"],
+        "connections broken (kills, cuts)": sums["broken_off"],
         "commits": audit.commits,
         "limit checks at admission (proven + bounded)": f"{audit.checks} ({audit.proven} + {audit.bounded})",
         "fullest": {name: round(share, 3) for name, share in sorted(audit.fullest.items())},

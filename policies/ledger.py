@@ -47,6 +47,8 @@ class LedgerEntry:
     latency_s: float = 0.0
     first_byte_s: float = 0.0
     features: tuple[str, ...] = ()
+    plain_tokens: int = 0
+    """Our count of the input before anything learned from bills; 0 where none was made."""
 
     @property
     def drift(self) -> int | None:

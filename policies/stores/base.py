@@ -149,6 +149,15 @@ class Row(NamedTuple):
     expires_at: float
 
 
+class Note(NamedTuple):
+    """Something operators changed at run time, kept by kind and name. Every write takes the store's next revision."""
+
+    kind: str
+    name: str
+    revision: int
+    body: bytes
+
+
 class BudgetStore(Protocol):
     """Keeps counters, holds and the ledger. Every method raises `StoreLost` when the store cannot be reached.
 
@@ -214,6 +223,19 @@ class BudgetStore(Protocol):
 
     async def recent_outputs(self, key_id: str, model: str, *, limit: int) -> list[int]:
         """Return the output tokens of one answer each of a key's latest finished requests to a model, newest first."""
+        ...
+
+    async def latest(self, *, limit: int) -> list[LedgerEntry]:
+        """Return the latest ledger lines, oldest first."""
+        ...
+
+    async def notes(self, *, after: int = 0) -> list[Note]:
+        """Return the notes written after a revision, in order; cheap when there are none."""
+        ...
+
+    async def write_note(self, kind: str, name: str, body: bytes, *, replacing: int) -> int | None:
+        """Keep a note if the one of that name is still at revision `replacing` (0: there is none yet). Return its
+        new revision, None when somebody else was faster and nothing was changed."""
         ...
 
     async def prune(self, *, now: float, ledger_before: float | None) -> None:

@@ -31,6 +31,7 @@ def ledger_row(entry: LedgerEntry) -> LedgerRow:
         "refused_by": entry.refused_by,
         "seconds": [entry.latency_s, entry.first_byte_s],
         "features": entry.features,
+        "plain": entry.plain_tokens,
     }
     return (
         entry.at,
@@ -79,4 +80,5 @@ def ledger_entry(row: Sequence[Any]) -> LedgerEntry:
         latency_s=more["seconds"][0],
         first_byte_s=more["seconds"][1],
         features=tuple(more["features"]),
+        plain_tokens=more.get("plain", 0),  # lines of earlier versions have none
     )

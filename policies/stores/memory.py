@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 
 from policies.ledger import MEASURED, LedgerEntry
-from policies.stores.base import Counter, Denied, Granted, HeldLine, Hold, Order, Row, Settled, State
+from policies.stores.base import Counter, Denied, Granted, HeldLine, Hold, Note, Order, Row, Settled, State
 from policies.stores.book import Book
 
 LEDGER_LINES = 100_000
@@ -27,6 +27,7 @@ class MemoryStore:
         self._beats: dict[str, float] = {}
         self._ledger: deque[LedgerEntry] = deque(maxlen=ledger_lines)
         self._batches: deque[str] = deque(maxlen=BATCHES_KEPT)
+        self._notes: dict[tuple[str, str], Note] = {}
 
     def aligned(self, now: float) -> float:
         return now
@@ -121,6 +122,21 @@ class MemoryStore:
                 if len(found) == limit:
                     break
         return found
+
+    async def latest(self, *, limit: int) -> list[LedgerEntry]:
+        return list(self._ledger)[-limit:]
+
+    async def notes(self, *, after: int = 0) -> list[Note]:
+        found = [note for note in self._notes.values() if note.revision > after]
+        return sorted(found, key=lambda note: note.revision)
+
+    async def write_note(self, kind: str, name: str, body: bytes, *, replacing: int) -> int | None:
+        known = self._notes.get((kind, name))
+        if (known.revision if known is not None else 0) != replacing:
+            return None
+        revision = 1 + max((note.revision for note in self._notes.values()), default=0)
+        self._notes[(kind, name)] = Note(kind, name, revision, body)
+        return revision
 
     async def prune(self, *, now: float, ledger_before: float | None) -> None:
         cells = self._book.cells

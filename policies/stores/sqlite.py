@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from policies.ledger import LedgerEntry
 from policies.model import StoreLost
-from policies.stores.base import Counter, Denied, Granted, HeldLine, Hold, Order, Row, Settled, State
+from policies.stores.base import Counter, Denied, Granted, HeldLine, Hold, Note, Order, Row, Settled, State
 from policies.stores.ledger_rows import ledger_row
-from policies.stores.sqlite_file import SqliteFile, SqliteReader
+from policies.stores.sqlite_file import PRUNED_AT_ONCE, SqliteFile, SqliteReader
 
 BATCH_MOST = 512
 """Operations in one transaction: more would keep other processes waiting for the file."""
@@ -108,8 +108,20 @@ class SqliteStore:
     async def recent_outputs(self, key_id: str, model: str, *, limit: int) -> list[int]:
         return await self._ask(lambda reader: reader.recent_outputs(key_id, model, limit))
 
+    async def latest(self, *, limit: int) -> list[LedgerEntry]:
+        return await self._ask(lambda reader: reader.latest(limit))
+
+    async def notes(self, *, after: int = 0) -> list[Note]:
+        return await self._ask(lambda reader: reader.notes(after))
+
+    async def write_note(self, kind: str, name: str, body: bytes, *, replacing: int) -> int | None:
+        return await self._submit(lambda file: file.write_note(kind, name, body, replacing))
+
     async def prune(self, *, now: float, ledger_before: float | None) -> None:
-        await self._submit(lambda file: file.prune(now, ledger_before))
+        await self._submit(lambda file: file.prune(now))
+        pruned = PRUNED_AT_ONCE
+        while ledger_before is not None and pruned == PRUNED_AT_ONCE:
+            pruned = await self._submit(lambda file: file.prune_ledger(ledger_before))
 
     async def ping(self) -> None:
         await self._submit(lambda file: file.ping())

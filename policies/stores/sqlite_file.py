@@ -11,13 +11,15 @@ import orjson
 
 from policies.ledger import LedgerEntry
 from policies.model import StoreLost
-from policies.stores.base import Counter, Denied, Granted, HeldLine, Hold, Order, Row, Settled, State
+from policies.stores.base import Counter, Denied, Granted, HeldLine, Hold, Note, Order, Row, Settled, State
 from policies.stores.book import Book
 from policies.stores.ledger_rows import COLUMNS, LedgerRow, ledger_entry
 
 SCHEMA_VERSION = 1
 CELLS_KEPT = 100_000
 BATCHES_KEPT_S = 86_400.0
+PRUNED_AT_ONCE = 1_000
+"""Ledger lines dropped in one transaction, so that nobody waits long for the file."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS counters (
@@ -28,6 +30,9 @@ CREATE TABLE IF NOT EXISTS holds (
     output_tokens INTEGER NOT NULL, choices INTEGER NOT NULL, memo BLOB NOT NULL, lines BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS owners (owner TEXT PRIMARY KEY, beat_at REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS batches (batch TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS notes (
+    kind TEXT NOT NULL, name TEXT NOT NULL, revision INTEGER NOT NULL UNIQUE, body BLOB NOT NULL,
+    PRIMARY KEY (kind, name)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS ledger (
     id INTEGER PRIMARY KEY, at REAL NOT NULL, request_id TEXT NOT NULL, key_id TEXT NOT NULL, model TEXT NOT NULL,
     upstream TEXT NOT NULL, outcome TEXT NOT NULL, source TEXT NOT NULL, input_tokens INTEGER NOT NULL,
@@ -148,16 +153,27 @@ class SqliteFile:
         self._book.cells.clear()
         return changed.rowcount
 
-    def prune(self, now: float, ledger_before: float | None) -> None:
+    def write_note(self, kind: str, name: str, body: bytes, replacing: int) -> int | None:
+        known = self._execute("SELECT revision FROM notes WHERE kind = ? AND name = ?", (kind, name)).fetchone()
+        if (known[0] if known is not None else 0) != replacing:
+            return None
+        revision: int = self._execute("SELECT coalesce(max(revision), 0) + 1 FROM notes").fetchone()[0]
+        self._execute("INSERT OR REPLACE INTO notes VALUES (?, ?, ?, ?)", (kind, name, revision, body))
+        return revision
+
+    def prune(self, now: float) -> None:
         self._write_counters()
         self._execute("DELETE FROM counters WHERE expires_at > 0 AND expires_at <= ? AND held = 0", (now,))
         self._execute("DELETE FROM batches WHERE at < ?", (now - BATCHES_KEPT_S,))
         self._execute(
             "DELETE FROM owners WHERE beat_at < ? AND owner NOT IN (SELECT owner FROM holds)", (now - BATCHES_KEPT_S,)
         )
-        if ledger_before is not None:
-            self._execute("DELETE FROM ledger WHERE at < ?", (ledger_before,))
         self._book.cells.clear()
+
+    def prune_ledger(self, before: float) -> int:
+        """Drop some of the lines from before a moment, and return how many."""
+        old = "SELECT id FROM ledger WHERE at < ? ORDER BY at LIMIT ?"
+        return self._execute(f"DELETE FROM ledger WHERE id IN ({old})", (before, PRUNED_AT_ONCE)).rowcount  # noqa: S608
 
     def ping(self) -> None:
         """The transaction around it is the proof."""
@@ -217,6 +233,16 @@ class SqliteReader:
             (*after, until, until, key_id, key_id, model, model, limit),
         )
         return [(row[15], ledger_entry(row)) for row in rows]
+
+    def latest(self, limit: int) -> list[LedgerEntry]:
+        rows = self._connection.execute(f"SELECT {COLUMNS} FROM ledger ORDER BY id DESC LIMIT ?", (limit,))  # noqa: S608
+        return [ledger_entry(row) for row in rows][::-1]
+
+    def notes(self, after: int) -> list[Note]:
+        rows = self._connection.execute(
+            "SELECT kind, name, revision, body FROM notes WHERE revision > ? ORDER BY revision", (after,)
+        )
+        return [Note(*row) for row in rows]
 
     def recent_outputs(self, key_id: str, model: str, limit: int) -> list[int]:
         rows = self._connection.execute(

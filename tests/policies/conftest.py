@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import AsyncIterator, Callable
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from policies.policy import Policy
 from policies.stores import open_store
 from policies.stores.base import BudgetStore
 from policies.stores.memory import MemoryStore
+from tests.policies.redis_server import RedisServer
 
 NOON = datetime(2026, 3, 10, 12, 0, 30, tzinfo=UTC).timestamp()
 """A Tuesday, half a minute past noon."""
@@ -25,17 +26,44 @@ BOB = Subject("bob", {"team": "search"}, "gpt-4o", "openai")
 OpenStore = Callable[[], BudgetStore]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "memory":
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis of our own on a socket, for the whole run; every test has a prefix of its own."""
+    if not RedisServer.installed():
+        pytest.skip("redis-server is not installed")
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+def fresh_url(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if kind == "memory":
         return "memory:"
-    return f"sqlite:///{tmp_path / 'budgets.db'}"
+    name = secrets.token_hex(4)
+    if kind == "redis":
+        server: RedisServer = request.getfixturevalue("redis_server")
+        return server.url(prefix=name)
+    return f"sqlite:///{tmp_path / name}.db"
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return fresh_url(request.param, request, tmp_path)
+
+
+@pytest.fixture(params=["sqlite", "redis"])
 def kept_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A store that outlives its process."""
-    return f"sqlite:///{tmp_path / 'kept.db'}"
+    return fresh_url(request.param, request, tmp_path)
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def pruned_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[BudgetStore]:
+    """A store that drops counters when it is told the time; Redis has them expire by itself."""
+    opened = open_store(fresh_url(request.param, request, tmp_path))
+    yield opened
+    await opened.close()
 
 
 @pytest.fixture
@@ -46,15 +74,10 @@ async def store(store_url: str) -> AsyncIterator[BudgetStore]:
 
 
 @pytest.fixture
-def open_fresh(store_url: str, tmp_path: Path) -> OpenStore:
+def open_fresh(request: pytest.FixtureRequest, store_url: str, tmp_path: Path) -> OpenStore:
     """Open a store of the same kind that has nothing in it, as often as it is called."""
-    count = itertools.count()
-
-    def opened() -> BudgetStore:
-        url = store_url if store_url == "memory:" else f"sqlite:///{tmp_path / f'fresh{next(count)}.db'}"
-        return open_store(url, server_time=False)
-
-    return opened
+    kind = store_url.partition(":")[0].replace("unix", "redis")
+    return lambda: open_store(fresh_url(kind, request, tmp_path), server_time=False)
 
 
 def policy(*limits: Limit, name: str = "plan", **more: object) -> Policy:

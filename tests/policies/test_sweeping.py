@@ -116,7 +116,8 @@ async def test_detached_request_that_no_budget_meets_can_be_settled_once() -> No
     assert len([line async for line in store.entries()]) == 1
 
 
-async def test_sweep_drops_counters_and_ledger_lines_whose_time_is_over(store: BudgetStore) -> None:
+async def test_sweep_drops_counters_and_ledger_lines_whose_time_is_over(pruned_store: BudgetStore) -> None:
+    store = pruned_store
     budgets = BudgetEngine(PLAN, store, owner="me", hold_timeout_s=TIMEOUT, ledger_keep_s=86_400.0)
     reservation = reservation_of(await held(budgets, Estimate(1, 1)))
     await budgets.settle(reservation, Usage(1, 1), now=NOON, entry=entry_of(reservation, Usage(1, 1)))

@@ -199,7 +199,8 @@ async def test_recent_outputs_come_newest_first_and_per_answer(store: BudgetStor
     assert await store.recent_outputs("alice", "other", limit=2) == []
 
 
-async def test_prune_drops_what_has_expired_and_is_not_held(store: BudgetStore) -> None:
+async def test_prune_drops_what_has_expired_and_is_not_held(pruned_store: BudgetStore) -> None:
+    store = pruned_store
     await granted(store, order(rigid(DAY, 60, 100), rigid(TEAM._replace(expires_at=0.0), 60, 100)))
     await store.prune(now=3_000_000.0, ledger_before=None)
     assert (await store.read([DAY], now=NOW))[0].held == 60

@@ -1,0 +1,107 @@
+"""Where a Redis is: a server, a socket, a TLS server, a master that sentinels name, or one node of a cluster."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+
+from redis.asyncio.connection import AbstractConnection, Connection, parse_url
+from redis.asyncio.sentinel import Sentinel
+from redis.exceptions import MovedError, RedisError
+
+SCHEMES = ("redis", "rediss", "unix", "valkey", "valkeys", "redis+sentinel", "rediss+sentinel")
+SENTINEL_PORT = 26379
+PREFIX = "tollgate"
+
+_MOVES_FOLLOWED = 3
+
+
+class RedisAddress(NamedTuple):
+    """How to connect. `options` are those of a redis-py connection; with `sentinels`, `service` names the master.
+
+    All keys begin with `prefix` in braces, the hash tag that keeps them on one node of a cluster.
+    """
+
+    name: str
+    connection_class: type[AbstractConnection]
+    options: dict[str, Any]
+    prefix: str
+    sentinels: tuple[tuple[str, int], ...] = ()
+    service: str = ""
+
+    async def connect(self) -> AbstractConnection:
+        """Return an open connection to the node that holds our keys and takes writes. Raises RedisError or OSError."""
+        options = dict(self.options)
+        if self.sentinels:
+            options["host"], options["port"] = await self._master()
+        for _ in range(_MOVES_FOLLOWED):
+            connection = self.connection_class(**options)
+            await connection.connect()  # type: ignore[no-untyped-call]
+            try:
+                await connection.send_command("EXISTS", f"{{{self.prefix}}}:probe")
+                await connection.read_response()
+            except MovedError as moved:
+                await connection.disconnect(nowait=True)
+                options["host"], options["port"] = moved.host or options["host"], moved.port
+                continue
+            except BaseException:
+                await connection.disconnect(nowait=True)
+                raise
+            return connection
+        raise RedisError("the cluster sends us from node to node; it may be moving our keys")
+
+    async def _master(self) -> tuple[str, int]:
+        sentinel = Sentinel(  # type: ignore[no-untyped-call]
+            list(self.sentinels), socket_timeout=1.0, socket_connect_timeout=1.0
+        )
+        try:
+            host, port = await sentinel.discover_master(self.service)
+        finally:
+            for client in sentinel.sentinels:
+                await client.aclose()
+        return str(host), int(port)
+
+
+def redis_address(url: str, *, timeout_s: float) -> RedisAddress:
+    """Read a URL; ``?prefix=`` sets the keys' prefix, other options are those of redis-py. Raises ValueError."""
+    parts = urlsplit(url)
+    options = dict(parse_qsl(parts.query))
+    prefix = options.pop("prefix", PREFIX)
+    if not prefix or any(sign in prefix for sign in "{}\t\n@"):
+        raise ValueError(f"store.url: the prefix '{prefix}' cannot begin keys; use letters, digits, - and _")
+    scheme = parts.scheme.replace("valkey", "redis")
+    sentinels: tuple[tuple[str, int], ...] = ()
+    service = ""
+    netloc, path = parts.netloc, parts.path
+    if scheme.endswith("+sentinel"):
+        credentials, _, hosts = netloc.rpartition("@")
+        sentinels = tuple(_host(host) for host in hosts.split(",") if host)
+        service, _, database = path.strip("/").partition("/")
+        if not sentinels or not service:
+            raise ValueError(
+                "store.url: a sentinel URL names its hosts and the service, host:26379,host2:26379/service"
+            )
+        scheme = scheme.removesuffix("+sentinel")
+        netloc, path = f"{credentials}@localhost" if credentials else "localhost", f"/{database}"
+    plain = urlunsplit((scheme, netloc, path, urlencode(options), ""))
+    if scheme == "unix":
+        plain = f"unix://{netloc}{path}" + (f"?{urlencode(options)}" if options else "")
+    found: dict[str, Any] = dict(parse_url(plain))
+    connection_class = found.pop("connection_class", Connection)
+    # RESP2 has no push messages, so answers come strictly in the order of the commands; timeouts are the wire's.
+    found.update(protocol=2, socket_timeout=None, socket_connect_timeout=timeout_s)
+    return RedisAddress(_without_password(url), connection_class, found, prefix, sentinels, unquote(service))
+
+
+def _host(text: str) -> tuple[str, int]:
+    host, separator, port = text.rpartition(":")
+    if not separator:
+        return text, SENTINEL_PORT
+    if not port.isdigit():
+        raise ValueError(f"store.url: '{port}' is not a port")
+    return host.strip("[]"), int(port)
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -76,6 +76,7 @@ def ledger_entry(exchange: Exchange) -> LedgerEntry:
         latency_s=time.perf_counter() - exchange.started_s,
         first_byte_s=exchange.first_byte_s,
         features=count.features if count is not None else (),
+        plain_tokens=exchange.plain_count.input_tokens if exchange.plain_count is not None else 0,
     )
 
 

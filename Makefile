@@ -25,13 +25,13 @@ run: setup ## serve config.yaml
 	@exec $(BIN)/tollgate serve
 
 test: setup ## run the tests
-	@$(BIN)/pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 check: $(VENV)/.installed ## format, lint, types, architecture
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/pytest -q tests/test_architecture.py
+	@$(BIN)/python -m pytest -q tests/test_architecture.py
 
 fix: $(VENV)/.installed ## format, and repair what lint can
 	@$(BIN)/ruff check --fix .

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from policies import refusals
+from policies import refusals, reservations
+from policies.holds import Demand
 from policies.matching import Plan
-from policies.model import BudgetStatus, Estimate, Refusal
-from policies.stores.base import Counter, Denied, Granted, Order, State
+from policies.model import BudgetStatus, Decision, Estimate, Refusal, Subject
+from policies.stores.base import Counter, Denied, Granted, Order, State, grant
 
 _FIRST_TOLD = ("model_denied", "never_fits", "output_cap_required", "quota_spent", "window_full")
 
@@ -52,6 +53,31 @@ def refusal(
             for index in denied.refusing
         ]
     )
+
+
+def previewed(
+    plan: Plan,
+    asked: Demand,
+    subject: Subject,
+    estimate: Estimate,
+    states: Sequence[State],
+    *,
+    resets: Sequence[float | None],
+    now: float,
+) -> Decision:
+    """Return what a reservation would be answered by counters in these states."""
+    stands = statuses(plan, states, resets=resets) if states else ()
+    if asked.refusals:
+        return Decision(False, None, stands, first_told(asked.refusals), shadowed=asked.shadowed)
+    order = Order("", "", asked.asks, estimate.input_tokens, asked.output, estimate.choices, b"")
+    outcome = grant(asked.asks, states, output=asked.output)
+    if isinstance(outcome, list):
+        denied = Denied(tuple(outcome), tuple(states), {})
+        told = refusal(plan, order, estimate, denied, resets=resets, now=now)
+        return Decision(False, None, stands, told, shadowed=asked.shadowed)
+    amounts, output, cap = outcome
+    reservation = reservations.made(subject, plan, order, Granted(amounts, output, cap, tuple(states)), now=now)
+    return Decision(True, reservation, stands, output_cap=cap if asked.clamps else asked.cap, shadowed=asked.shadowed)
 
 
 def first_told(refused: Sequence[Refusal]) -> Refusal:

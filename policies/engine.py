@@ -7,32 +7,15 @@ import contextlib
 import secrets
 from collections.abc import Awaitable, Collection, Sequence
 
-from policies import answers, reservations, sweeping
-from policies.holds import Demand, demand, needs_learned, spent
+from policies import answers, operating, reservations, sweeping
+from policies.holds import Demand, demand, extension, needs_learned, spent
 from policies.learned import HISTORY, LearnedOutputs
 from policies.ledger import LedgerEntry
 from policies.matching import Plan, PolicyIndex
-from policies.model import (
-    AMOUNT_MOST,
-    BudgetStatus,
-    Decision,
-    Estimate,
-    Key,
-    Reservation,
-    StoreLost,
-    Subject,
-)
+from policies.model import AMOUNT_MOST, BudgetStatus, Decision, Estimate, Key, Reservation, StoreLost, Subject
 from policies.outage import OnStoreError, Outage
 from policies.policy import Policy
-from policies.stores.base import (
-    BudgetStore,
-    Denied,
-    Granted,
-    Order,
-    Settled,
-    State,
-    grant,
-)
+from policies.stores.base import BudgetStore, Counter, Denied, Granted, Order, Settled, State
 from policies.usage import Usage
 
 PRUNE_EVERY_S = 600.0
@@ -77,6 +60,7 @@ class BudgetEngine:
         self.hold_timeout_s = hold_timeout_s
         self.ledger_keep_s = ledger_keep_s
         self._index = PolicyIndex(policy)
+        self.calendar = self._index.calendar
         self._shared = _Shared(Outage(on_store_error, replicas=replicas), learned or LearnedOutputs())
 
     @property
@@ -126,14 +110,14 @@ class BudgetEngine:
             outcome: Granted | Denied = Granted((), asked.output, asked.output, ())
         else:
             try:
-                outcome = await self._hold(order, plan, now=now)
+                outcome = await self._hold(order, plan.counters(self.calendar, now), now=now)
             except StoreLost as error:
                 # The lost store may have made the hold; under a name of its own the two cannot be mixed up.
                 order = order._replace(id=secrets.token_hex(12))
                 outcome = await self._shared.outage.reserve(order, error, now=now)
                 degraded = f"{self._shared.outage.mode}: {error}"
         statuses = self._statuses(plan, outcome.states, now=now)
-        counters, resets = plan.counters(self._index.calendar, now), plan.resets(self._index.calendar, now)
+        counters, resets = plan.counters(self.calendar, now), plan.resets(self.calendar, now)
         if isinstance(outcome, Denied):
             refusal = answers.refusal(plan, order, estimate, outcome, resets=resets, now=now)
             return Decision(False, None, statuses, refusal, shadowed=asked.shadowed, degraded=degraded)
@@ -151,7 +135,31 @@ class BudgetEngine:
             warnings=answers.warnings(plan, counters, outcome.states, warned=warned) if plan.warns else (),
             degraded=degraded,
             shadowed=shadowed,
+            cuts=plan.cutting is not None,
         )
+
+    async def extend(self, reservation: Reservation, output: int, *, now: float) -> Reservation | None:
+        """Hold up to `output` more tokens for an answer that outgrows its hold, where budgets want it cut; None when
+        they have nothing left. The extension is to be released once the reservation itself has been settled."""
+        now = self.store.aligned(now)
+        plan = self._index.plan(reservation.subject).cutting
+        if plan is None:
+            return None
+        counters = plan.counters(self.calendar, reservation.held_at)  # the windows that will be charged
+        asks = extension(plan, counters, output=output)
+        order = Order(secrets.token_hex(12), self.owner, asks, 0, output, 1, plan.memo)
+        try:
+            outcome = await self._hold(order, counters, now=now)
+        except StoreLost as error:
+            order = order._replace(id=secrets.token_hex(12))
+            try:
+                outcome = await self._shared.outage.reserve(order, error, now=now)
+            except StoreLost:
+                return None
+        if isinstance(outcome, Denied):
+            return None
+        self._shared.live.add(order.id)
+        return reservations.made(reservation.subject, plan, order, outcome, now=now)
 
     async def settle(
         self, reservation: Reservation, usage: Usage, *, now: float, entry: LedgerEntry | None = None
@@ -175,39 +183,19 @@ class BudgetEngine:
         return await self._end(reservation, None, now=now, entry=entry)
 
     async def status(self, asked: Subject | Key, *, now: float) -> tuple[BudgetStatus, ...]:
-        """Return how the budgets of a subject stand, or all that a key can meet. Raises `StoreLost`."""
-        now = self.store.aligned(now)
+        """Return how the budgets of a subject stand, or all that a key can meet, with what was granted on top. Raises
+        `StoreLost`."""
         plan = self._index.plan(asked) if isinstance(asked, Subject) else self._index.plan_of_key(asked)
-        if not plan.lines:
-            return ()
-        states = await self.store.read(plan.counters(self._index.calendar, now), now=now)
-        return self._statuses(plan, states, now=now)
+        return await operating.standing(self, plan, now=now)
 
     async def preview(self, subject: Subject, estimate: Estimate, *, now: float) -> Decision:
         """Return what `reserve` would answer now, and hold nothing. Raises `StoreLost`."""
         now = self.store.aligned(now)
         plan = self._index.plan(subject)
         asked = await self._demand(plan, subject, estimate, now=now)
-        states = await self.store.read(plan.counters(self._index.calendar, now), now=now) if plan.lines else ()
-        statuses = self._statuses(plan, states, now=now)
-        if asked.refusals:
-            return Decision(False, None, statuses, answers.first_told(asked.refusals), shadowed=asked.shadowed)
-        order = Order("", self.owner, asked.asks, estimate.input_tokens, asked.output, estimate.choices, b"")
-        outcome = grant(asked.asks, states, output=asked.output)
-        if isinstance(outcome, list):
-            denied = Denied(tuple(outcome), states, {})
-            resets = plan.resets(self._index.calendar, now)
-            refusal = answers.refusal(plan, order, estimate, denied, resets=resets, now=now)
-            return Decision(False, None, statuses, refusal, shadowed=asked.shadowed)
-        amounts, output, cap = outcome
-        granted = Granted(amounts, output, cap, states)
-        return Decision(
-            True,
-            reservations.made(subject, plan, order, granted, now=now),
-            statuses,
-            output_cap=cap if asked.clamps else asked.cap,
-            shadowed=asked.shadowed,
-        )
+        states = await self.store.read(plan.counters(self.calendar, now), now=now) if plan.lines else ()
+        resets = plan.resets(self.calendar, now)
+        return answers.previewed(plan, asked, subject, estimate, states, resets=resets, now=now)
 
     async def find(self, reservation_id: str) -> Reservation | None:
         """Return an open reservation by its id, made by whichever process. Raises `StoreLost`."""
@@ -258,7 +246,7 @@ class BudgetEngine:
         learned = self.policy.output_hold_floor
         if needs_learned(plan, estimate):
             learned = await self._learned(subject)
-        counters = plan.counters(self._index.calendar, now)
+        counters = plan.counters(self.calendar, now)
         return demand(plan, estimate, counters, subject=subject, policy=self.policy, learned=learned)
 
     async def _learned(self, subject: Subject) -> int:
@@ -270,7 +258,7 @@ class BudgetEngine:
                 learned.seed(key_id, model, await self.store.recent_outputs(key_id, model, limit=HISTORY))
         return learned.hold(key_id, model, floor=self.policy.output_hold_floor)
 
-    async def _hold(self, order: Order, plan: Plan, *, now: float) -> Granted | Denied:
+    async def _hold(self, order: Order, counters: Sequence[Counter], *, now: float) -> Granted | Denied:
         outage = self._shared.outage
         if outage.behind:
             await self._catch_up(now=now)
@@ -284,7 +272,7 @@ class BudgetEngine:
             outage.settle_later(order.id, None, entry=None, error=error)
             raise
         outage.error = ""
-        outage.heard(plan.counters(self._index.calendar, now), outcome.states)
+        outage.heard(counters, outcome.states)
         return outcome
 
     async def _end(
@@ -299,7 +287,7 @@ class BudgetEngine:
                 self.store.record(entry)
             return ()
         plan = self._index.plan(reservation.subject)
-        counters = plan.counters(self._index.calendar, now)
+        counters = plan.counters(self.calendar, now)
         if shared.outage.holds_here(hold_id):
             states = await shared.outage.settle(hold_id, used, read=counters, now=now, entry=entry)
             return self._statuses(plan, states, now=now)
@@ -333,13 +321,15 @@ class BudgetEngine:
         asyncio.ensure_future(pending).add_done_callback(ended)
 
     async def _late_debt(self, reservation: Reservation, used: Sequence[int], *, now: float) -> None:
-        """A sweep took this process for dead and settled as held: what was used beyond that is still owed."""
+        """Somebody else ended the hold first. A sweep charged what was held: what was used beyond is still owed. Given
+        back by hand, all that was used is."""
         debts = reservations.debts(reservation, used)
-        if debts:
-            try:
-                await self.store.charge(debts, batch=f"debt-{reservation.id}", now=now)
-            except StoreLost as error:
-                self._shared.outage.owe(debts, error=error)
+        held, batch = reservations.within_hold(reservation, used), reservations.charged_batch(reservation.id)
+        try:
+            await self.store.charge(held, batch=batch, now=now)
+            await self.store.charge(debts, batch=f"debt-{reservation.id}", now=now)
+        except StoreLost as error:
+            self._shared.outage.owe(debts, error=error)
 
     async def _catch_up(self, *, now: float) -> None:
         if self._shared.outage.behind:
@@ -347,4 +337,4 @@ class BudgetEngine:
                 await self._shared.outage.catch_up(self.store, now=now)
 
     def _statuses(self, plan: Plan, states: Sequence[State], *, now: float) -> tuple[BudgetStatus, ...]:
-        return answers.statuses(plan, states, resets=plan.resets(self._index.calendar, now)) if states else ()
+        return answers.statuses(plan, states, resets=plan.resets(self.calendar, now)) if states else ()

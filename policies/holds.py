@@ -90,6 +90,14 @@ def demand(
     return Demand(asks, output, new_cap, bool(clamped), tuple(refused), tuple(shadowed))
 
 
+def extension(plan: Plan, counters: Sequence[Counter], *, output: int) -> tuple[Ask, ...]:
+    """Return the asks for up to `output` more output tokens of one request, as many as are left."""
+    return tuple(
+        Ask(counter, line.ceiling, 0, max(line.rates.output, line.rates.reasoning), output, Stretch.SHRINK)
+        for line, counter in zip(plan.lines, counters, strict=True)
+    )
+
+
 def spent(charges: Sequence[Charge], usage: Usage) -> tuple[int, ...]:
     """Return what charges come to once the truth is known, each in its limit's own unit, rounded up."""
     sums: dict[tuple[Unit, Rates], int] = {}

@@ -36,24 +36,32 @@ class Line:
 
 
 class Stand:
-    """One budget as it meets a request: its scope, whether it allows the model, and its output hold."""
+    """One budget as it meets a request: its scope, whether it allows the model, its output hold, and whether it cuts
+    answers that outgrow theirs."""
 
-    __slots__ = ("allows", "budget", "enforced", "output_hold", "scope")
+    __slots__ = ("allows", "budget", "cuts", "enforced", "output_hold", "scope")
 
-    def __init__(self, budget: Budget, scope: str, *, allows: bool, output_hold: OutputHold) -> None:
+    def __init__(self, budget: Budget, scope: str, *, allows: bool, output_hold: OutputHold, cuts: bool) -> None:
         self.budget = budget
         self.scope = scope
         self.allows = allows
         self.output_hold = output_hold
         self.enforced = budget.mode == "enforce"
+        self.cuts = cuts and self.enforced
 
 
 class Plan:
-    """What a request of one subject meets: every budget that matches, and a line for each of their limits."""
+    """What a request of one subject meets: every budget that matches, and a line for each of their limits.
 
-    __slots__ = ("_counters", "_from", "_resets", "_until", "lines", "memo", "shadows", "stands", "warns")
+    `cutting` is the part of it that more output must be held on before an answer may outgrow its hold.
+    """
 
-    def __init__(self, stands: Sequence[Stand], lines: Sequence[Line], memo: bytes) -> None:
+    __slots__ = ("_counters", "_from", "_resets", "_until", "cutting", "lines", "memo", "shadows", "stands", "warns")
+
+    def __init__(
+        self, stands: Sequence[Stand], lines: Sequence[Line], memo: bytes, *, cutting: Plan | None = None
+    ) -> None:
+        self.cutting = cutting
         self.stands = tuple(stands)
         self.lines = tuple(lines)
         self.memo = memo
@@ -166,10 +174,11 @@ class PolicyIndex:
             budget = compiled.budget
             scope = _scope(budget.each, subject)
             hold = budget.output_hold if budget.output_hold is not None else self.policy.output_hold
-            stands.append(Stand(budget, scope, allows=compiled.allows(subject.model), output_hold=hold))
+            cuts = (budget.on_exhausted or self.policy.on_exhausted) == "cut"
+            stands.append(Stand(budget, scope, allows=compiled.allows(subject.model), output_hold=hold, cuts=cuts))
             rates = compiled.rates(subject.model)
             lines += [Line(budget, limit, scope, rates) for limit in budget.limits]
-        return Plan(stands, lines, _memo(subject, lines))
+        return Plan(stands, lines, _memo(subject, lines), cutting=_cutting(subject, stands, lines))
 
 
 class _Compiled:
@@ -243,6 +252,18 @@ def _memo(subject: Subject, lines: Sequence[Line]) -> bytes:
             "lines": [[line.limit.unit, list(line.rates)] for line in lines],
         }
     )
+
+
+def _cutting(subject: Subject, stands: Sequence[Stand], lines: Sequence[Line]) -> Plan | None:
+    names = {stand.budget.name for stand in stands if stand.cuts}
+    found = [
+        line
+        for line in lines
+        if line.budget.name in names
+        and line.limit.unit in ("tokens", "output_tokens")
+        and max(line.rates.output, line.rates.reasoning)
+    ]
+    return Plan(stands, found, _memo(subject, found)) if found else None
 
 
 def _scope(each: str, subject: Subject) -> str:

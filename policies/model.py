@@ -10,6 +10,7 @@ Unit = Literal["tokens", "input_tokens", "output_tokens", "requests", "concurren
 Period = Literal["minute", "hour", "day", "week", "month", "year", "total"]
 Mode = Literal["enforce", "shadow"]
 OutputHold = int | Literal["learned", "model_max", "clamp", "refuse"]
+OnExhausted = Literal["finish", "cut"]
 
 MICRO = 1_000_000
 """Weights are kept as whole millionths, so that the same sum is the same number in Python and in Lua."""
@@ -90,7 +91,7 @@ class Weights:
 class Budget:
     """A named set of limits. `each` names what gets a counter of its own: ``key``, a tag, or "" (one shared).
 
-    `output_hold` None takes the policy's default. `warn_at` holds fractions of a limit.
+    `output_hold` and `on_exhausted` None take the policy's default. `warn_at` holds fractions of a limit.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Budget:
     max_input_tokens: int | None = None
     max_output_tokens: int | None = None
     output_hold: OutputHold | None = None
+    on_exhausted: OnExhausted | None = None
     allow_models: tuple[str, ...] = ()
     deny_models: tuple[str, ...] = ()
     warn_at: tuple[float, ...] = ()
@@ -160,11 +162,13 @@ class BudgetStatus:
     resets_at: float | None
     mode: Mode = "enforce"
     sliding: bool = False
+    granted: int = 0
+    """What operators granted on top of the limit for this window. Where it is not looked up, `used` is less by it."""
 
     @property
     def remaining(self) -> int:
         """What a new request may still take, never negative."""
-        return max(0, self.limit - self.used - self.held)
+        return max(0, self.limit + self.granted - self.used - self.held)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +244,8 @@ class Decision:
     """How the store failed if this decision was made without it (``allow``, ``divide``)."""
     shadowed: tuple[Refusal, ...] = ()
     """What budgets in ``shadow`` mode would have refused."""
+    cuts: bool = False
+    """Whether a budget wants the answer cut when it outgrows its hold and nothing more is left (`extend`)."""
 
 
 class KeyRefused(Exception):

@@ -7,7 +7,7 @@ import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from policies.model import Budget, Key, KeyRefused, OutputHold, Subject
+from policies.model import Budget, Key, KeyRefused, OnExhausted, OutputHold, Subject
 from policies.windows import time_zone
 
 
@@ -20,7 +20,7 @@ def digest(credential: str) -> str:
 class Policy:
     """Who may call, and under which budgets.
 
-    `output_hold` and `output_hold_floor` serve budgets that name none; `time_zone` is an IANA name.
+    `output_hold`, `output_hold_floor` and `on_exhausted` serve budgets that name none; `time_zone` is an IANA name.
     `clamp_most` is the largest cap that ``clamp`` writes when the model's own maximum is not known: a cap beyond
     a model's maximum makes providers answer 400.
     Raises ValueError for two keys with one digest or id, two budgets with one name, an unknown time zone.
@@ -32,6 +32,7 @@ class Policy:
     output_hold: OutputHold = "learned"
     output_hold_floor: int = 1024
     clamp_most: int = 32_768
+    on_exhausted: OnExhausted = "finish"
     _by_digest: Mapping[str, Key] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:

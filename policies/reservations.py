@@ -59,6 +59,21 @@ def abandoned(reservation: Reservation, *, now: float) -> LedgerEntry:
     )
 
 
+def charged_batch(hold_id: str) -> str:
+    """Name the batch that charges what a hold held: whoever ends a hold for its owner by charging it claims the
+    name, so that an owner who comes late charges neither twice nor, where the hold was given back, too little."""
+    return f"held-{hold_id}"
+
+
+def within_hold(reservation: Reservation, used: Sequence[int]) -> list[HeldLine]:
+    """Return what was used up to what was held."""
+    return [
+        HeldLine(*_place(charge.counter), min(amount, charge.amount), charge.expires_at or 0.0)
+        for charge, amount in zip(reservation.charges, used, strict=True)
+        if amount
+    ]
+
+
 def debts(reservation: Reservation, used: Sequence[int]) -> list[HeldLine]:
     """Return what was used beyond what was held, for a reservation that was settled as held."""
     return [

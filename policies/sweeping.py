@@ -31,6 +31,7 @@ async def settle_unattended(
         reservation = reservations.kept(hold)
         used = [0 if charge.unit == "concurrent" else charge.amount for charge in reservation.charges]
         entry = reservations.abandoned(reservation, now=now)
+        await store.charge((), batch=reservations.charged_batch(hold.id), now=now)
         if (await store.settle(hold.id, used, read=(), now=now, entry=entry)).won:
             abandoned.append(reservation)
 

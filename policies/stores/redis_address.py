@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
@@ -35,7 +36,8 @@ class RedisAddress(NamedTuple):
         if self.sentinels:
             options["host"], options["port"] = await self._master()
         for _ in range(_MOVES_FOLLOWED):
-            connection = self.connection_class(**options)
+            # Off the loop: redis-py looks up its own version on disk.
+            connection = await asyncio.to_thread(self.connection_class, **options)
             await connection.connect()  # type: ignore[no-untyped-call]
             try:
                 await connection.send_command("EXISTS", f"{{{self.prefix}}}:probe")

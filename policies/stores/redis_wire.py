@@ -111,7 +111,7 @@ class RedisWire:
             try:
                 async with asyncio.timeout(self._timeout_s):
                     connection = await self._connect()
-            except (RedisError, OSError, TimeoutError) as error:
+            except Exception as error:  # whatever it is, the task must live: every request waits for it
                 self._lose(str(error) or "no answer in time")
                 await asyncio.sleep(pause * (0.5 + random.random()))  # noqa: S311 - spreads replicas, hides nothing
                 pause = min(2 * pause, LONGEST_PAUSE_S)

@@ -129,6 +129,13 @@ class _Worker(GunicornWebWorker):
         super().init_signals()
         self.loop.call_soon(signal.pthread_sigmask, signal.SIG_UNBLOCK, _STOPPING)
 
+    async def _run(self) -> None:
+        try:
+            await super()._run()
+        except StoreLost as lost:
+            structlog.get_logger("serve").error("store_lost", reason=str(lost))
+            raise SystemExit(1 if self.booted else Arbiter.WORKER_BOOT_ERROR) from None
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
         self._notify_waiter_done()
@@ -174,13 +181,7 @@ class _Supervisor(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Callable[[], Awaitable[web.AppRunner]]:
         async def runner() -> web.AppRunner:
-            runner = make_runner(await self._make_app(), self._server)
-            try:
-                await runner.setup()
-            except StoreLost as lost:
-                structlog.get_logger("serve").error("store_lost", reason=str(lost))
-                raise SystemExit(Arbiter.WORKER_BOOT_ERROR) from None
-            return runner
+            return make_runner(await self._make_app(), self._server)
 
         return runner
 

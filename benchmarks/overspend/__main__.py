@@ -28,6 +28,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int)
     parser.add_argument("--size", type=int, help="tokens that limits are multiples of")
     parser.add_argument("--kill-every", type=float, dest="kill_every_s")
+    parser.add_argument("--gateways", type=int, help="how many `tollgate serve`")
+    parser.add_argument("--workers", type=int, help="processes of each")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep stores and logs there")
     options = vars(parser.parse_args())
     stores, keep = options.pop("store") or ["sqlite", "redis"], options.pop("keep")

@@ -79,7 +79,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How hard a run tries. Limits are multiples of `size` tokens."""
+    """How hard a run tries: `gateways` of `workers` processes each. Limits are multiples of `size` tokens."""
 
     callers: int = 1300
     seconds: float = 45.0
@@ -88,6 +88,7 @@ class Scale:
     hold_timeout_s: float = 12.0
     size: int = 2000
     gateways: int = 4
+    workers: int = 1
     seed: int = 1
 
 

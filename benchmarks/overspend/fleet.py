@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import random
 import signal
 import socket
 import subprocess
@@ -14,7 +16,7 @@ from typing import Any
 import aiohttp
 import yaml
 
-from benchmarks.overspend.cases import Scale, budgets, keys
+from benchmarks.overspend.cases import MODEL, Scale, budgets, keys
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -71,6 +73,7 @@ class Gateway(Process):
     def __init__(self, number: int, folder: Path, config: dict[str, Any]) -> None:
         self.port = free_port()
         self.drains = config["server"]["on_disconnect"] == "drain"
+        self.workers = config["server"]["workers"]
         self.url = f"http://127.0.0.1:{self.port}"
         self.up = False
         path = folder / f"gateway{number}.yaml"
@@ -80,12 +83,28 @@ class Gateway(Process):
             [sys.executable, "-m", "gateway", "serve", "--config", str(path)], folder / f"gateway{number}.log"
         )
 
+    async def kill_one(self, client: aiohttp.ClientSession, luck: random.Random) -> None:
+        """``kill -9`` this process and start it again, or one of its workers, which comes back by itself."""
+        if self.workers > 1:
+            os.kill(luck.choice(self._worker_pids()), signal.SIGKILL)
+            return
+        self.up = False
+        await self.kill()
+        self.start()
+        await self.ready(client)
+
+    def _worker_pids(self) -> list[int]:
+        assert self.child is not None
+        children = Path(f"/proc/{self.child.pid}/task/{self.child.pid}/children")
+        return [int(pid) for pid in children.read_text().split()]
+
     async def ready(self, client: aiohttp.ClientSession, *, within_s: float = 60.0) -> None:
-        """Wait until it serves."""
+        """Wait until it serves and has its tokenizer loaded."""
         deadline_s = time.monotonic() + within_s
         while True:
             try:
-                async with client.get(self.url + "/health") as answer:
+                counted = {"text": "word", "model_name": MODEL}
+                async with client.post(self.url + "/calculate", json=counted) as answer:
                     if answer.status == 200:
                         self.up = True
                         return
@@ -101,6 +120,7 @@ def gateway_config(scale: Scale, *, store_url: str, upstream_url: str, drain: bo
     return {
         "server": {
             "host": "127.0.0.1",
+            "workers": scale.workers,
             "on_disconnect": "drain" if drain else "cancel",
             "log_level": "WARNING",
             "shutdown_timeout": "20s",

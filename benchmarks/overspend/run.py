@@ -80,7 +80,9 @@ async def overspend(kind: str, scale: Scale, *, folder: Path | None = None, say:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as client:
             await accepts(upstream_port)
             await asyncio.gather(*(gateway.ready(client) for gateway in gateways))
-            say(f"{len(gateways)} gateways on {trail.url}, {scale.callers} callers for {scale.seconds:g} s")
+            say(
+                f"{scale.gateways} x {scale.workers} processes, {scale.callers} callers for {scale.seconds:g} s: {trail.url}"
+            )
             crowd = Crowd(client, gateways, deal(scale))
             killing = asyncio.create_task(_kill_now_and_then(gateways, client, scale, say))
             await crowd.run(scale)
@@ -134,14 +136,10 @@ async def _kill_now_and_then(gateways: Sequence[Gateway], client: aiohttp.Client
         while True:
             await asyncio.sleep(scale.kill_every_s)
             up = [gateway for gateway in gateways if gateway.up]
-            if len(up) < 2:
+            if len(up) < len(gateways):
                 continue
-            gateway = luck.choice(up)
-            gateway.up = False
-            await gateway.kill()
             kills += 1
-            gateway.start()
-            task = asyncio.create_task(gateway.ready(client))
+            task = asyncio.create_task(luck.choice(up).kill_one(client, luck))
             rising.add(task)
             task.add_done_callback(rising.discard)
     except asyncio.CancelledError:

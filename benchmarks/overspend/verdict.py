@@ -152,8 +152,9 @@ def _compare_counters(
         place = (counter.series, counter.slot)
         if counter.held:
             verdict.violations.append(f"{place} still holds {counter.held}")
-        if counter.used != expected.pop(place, 0):
-            verdict.violations.append(f"{place}: the counter says {counter.used}, the ledger something else")
+        owed = expected.pop(place, 0)
+        if counter.used != owed:
+            verdict.violations.append(f"{place}: the counter says {counter.used}, the ledger {owed}")
     verdict.violations += [f"{place} is gone, with {used} used" for place, used in expected.items() if used]
 
 

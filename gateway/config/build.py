@@ -35,6 +35,7 @@ def build_settings(config: ConfigFile, *, source: Path) -> Settings:
             output_hold=cast(OutputHold, config.output_hold),
             output_hold_floor=config.output_hold_floor,
             clamp_most=config.clamp_most,
+            on_exhausted=config.server.on_exhausted,
         ),
         server=_server(config),
         store=StoreSettings(
@@ -131,6 +132,7 @@ def _budget(budget: BudgetSection) -> Budget:
         max_input_tokens=budget.max_input_tokens,
         max_output_tokens=budget.max_output_tokens,
         output_hold=cast("OutputHold | None", budget.output_hold),
+        on_exhausted=budget.on_exhausted,
         allow_models=budget.models.allow,
         deny_models=budget.models.deny,
         warn_at=tuple(sorted(set(budget.warn_at))),

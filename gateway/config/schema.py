@@ -73,6 +73,12 @@ class ServerSection(Section):
         "When a caller leaves mid-answer: cut the upstream, or read it to its end for the true usage.",
         example="cancel",
     )
+    on_exhausted: Literal["finish", "cut"] = option(
+        "finish",
+        "When a streamed answer outgrows its hold and a budget has nothing left: let it finish (the debt is recorded), "
+        "or end it as at its token limit.",
+        example="cut",
+    )
     trusted_proxies: tuple[Network, ...] = option(
         (), "Networks whose X-Forwarded-For is believed in the access log.", example="[10.0.0.0/8]"
     )
@@ -271,6 +277,9 @@ class BudgetSection(Section):
     max_output_tokens: Amount | None = option(None, "Largest answer of one request.", example="4k")
     output_hold: OutputHoldRule | None = option(
         None, "What to hold for an answer without a cap; otherwise the file's `output_hold`.", example="clamp"
+    )
+    on_exhausted: Literal["finish", "cut"] | None = option(
+        None, "What happens to a streamed answer this budget has nothing left for; else `server`'s.", example="cut"
     )
     models: ModelsSection = option(
         None, "Models its callers may and may not use.", example='{deny: ["*-preview"]}', factory=ModelsSection

@@ -235,12 +235,12 @@ class BudgetEngine:
         self.store.record(entry)
 
     async def close(self, *, now: float) -> None:
-        """Tell the store what it has not heard, if it can be reached, and close it."""
-        try:
-            await self._catch_up(now=self.store.aligned(now))
-        except StoreLost as error:
-            self._shared.outage.error = str(error)
-        await self.store.close()
+        """Tell the store what it has not heard and close it; `store_error` says so if it could not be reached."""
+        for step in (self._catch_up(now=self.store.aligned(now)), self.store.close()):
+            try:
+                await step
+            except StoreLost as error:
+                self._shared.outage.error = str(error)
 
     async def _demand(self, plan: Plan, subject: Subject, estimate: Estimate, *, now: float) -> Demand:
         learned = self.policy.output_hold_floor

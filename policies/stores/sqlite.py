@@ -139,6 +139,9 @@ class SqliteStore:
 
     def _submit(self, run: Callable[[SqliteFile], T]) -> asyncio.Future[T]:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        if self._closed:
+            future.set_exception(StoreLost(f"The budget store '{self.path}' is closed."))
+            return future
         self._enqueue(_Operation(run, future))
         return future
 

@@ -13,10 +13,15 @@ from typing import NamedTuple, Protocol
 from policies.ledger import LedgerEntry
 from policies.model import AMOUNT_MOST, MICRO
 
+SLOTS_AHEAD = 5
+"""A request that waited for the store meets slots that later ones have filled by then, and shares a window with them:
+so many are counted beyond its own. For the shortest window they cover SQLite's wait for its lock (5 s)."""
+
 
 class Counter(NamedTuple):
-    """Where one limit counts right now. Slots from `since` to `slot`, `step` seconds apart, make up the window;
-    `step` is 0 for a calendar window. `expires_at` (Unix time, 0: never) is when the slot may be dropped."""
+    """Where one limit counts right now. Slots from `since` to `slot`, `step` seconds apart, and `SLOTS_AHEAD` more
+    make up the window; `step` is 0 for a calendar window. `expires_at` (Unix time, 0: never) is when the slot may be
+    dropped."""
 
     series: str
     slot: int

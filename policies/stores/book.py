@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from policies.stores.base import NOTHING, Counter, Denied, Granted, Order, State, grant
+from policies.stores.base import NOTHING, SLOTS_AHEAD, Counter, Denied, Granted, Order, State, grant
 
 Key = tuple[str, int]
 
@@ -107,12 +107,13 @@ class Book:
     def _slots(self, counter: Counter) -> list[tuple[int, Cell]]:
         series, slot, since, step, _ = counter
         cells = self.cells
-        if self._load is not None and any((series, start) not in cells for start in range(since, slot + 1, step)):
-            self._load(series, since, slot)
-            for start in range(since, slot + 1, step):
+        starts = range(since, slot + SLOTS_AHEAD * step + 1, step)
+        if self._load is not None and any((series, start) not in cells for start in starts):
+            self._load(series, since, starts[-1])
+            for start in starts:
                 cells.setdefault((series, start), Cell())
         found = []
-        for start in range(since, slot + 1, step):
+        for start in starts:
             cell = cells.get((series, start))
             if cell is not None and (cell.used or cell.held):
                 found.append((start, cell))

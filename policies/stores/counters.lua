@@ -3,6 +3,9 @@
 
 local MICRO = 1000000
 
+-- Slots beyond its own that a sliding window counts: SLOTS_AHEAD in base.py.
+local AHEAD = 5
+
 -- Numbers as Redis takes them: whole, never in scientific notation.
 local function whole(number)
   return string.format('%.0f', number)
@@ -35,7 +38,7 @@ local function state(key, slot, since, step)
   end
   local series = string.match(key, '^(.*)@')
   local used, held, slots = 0, 0, {}
-  for start = since, slot, step do
+  for start = since, slot + AHEAD * step, step do
     local u, h = counted(series .. '@' .. whole(start))
     used = used + u
     held = held + h

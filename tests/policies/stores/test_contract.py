@@ -69,6 +69,16 @@ async def test_reserve_changes_nothing_when_one_of_many_does_not_fit(store: Budg
     assert [hold.id for hold in await store.holds()] == ["r1"]
 
 
+async def test_a_late_reserve_counts_what_later_ones_have_put_into_its_window(store: BudgetStore) -> None:
+    """Processes reach the store in another order than they looked at the clock."""
+    later = MINUTE._replace(slot=MINUTE.slot + 1, since=MINUTE.since + 1)
+    await granted(store, order(rigid(later, 60, 100)))
+    outcome = await denied(store, order(rigid(MINUTE, 60, 100), hold_id="r2"))
+    assert outcome.states == (State(0, 60),)
+    assert outcome.slots == {0: ((later.slot, 60),)}
+    assert await store.read([MINUTE, later], now=NOW) == (State(0, 60), State(0, 60))
+
+
 async def test_reserve_counts_but_never_refuses_when_in_shadow(store: BudgetStore) -> None:
     assert (await granted(store, order(rigid(DAY, 500, -1)))).states == (State(0, 500),)
 

@@ -21,7 +21,7 @@ FRAME_TOKENS = 7
 
 STRICT, DEBTORS = 32, 8
 TEAMS = 4
-WORDS = range(20, 620)
+WORDS = range(20, 1020)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,19 +120,19 @@ def budgets(scale: Scale) -> list[dict[str, Any]]:
     strict = {"kind": "strict"}
     return [
         {"name": "key-day", "each": "key", "match": strict, "limits": [{"tokens": 45 * size, "per": "day"}]},
-        {"name": "team-minute", "each": "team", "match": strict, "limits": [{"tokens": 250 * size, "per": "minute"}]},
+        {"name": "team-minute", "each": "team", "match": strict, "limits": [{"tokens": 400 * size, "per": "minute"}]},
         {
             "name": "all-sliding",
             "match": strict,
             "limits": [
-                {"tokens": 800 * size, "per": "minute", "sliding": True},
+                {"tokens": 1200 * size, "per": "minute", "sliding": True},
                 {"requests": 4 * size, "per": "minute", "sliding": True},
             ],
         },
         {
             "name": "all-day",
             "match": strict,
-            "limits": [{"input_tokens": 1000 * size, "per": "day"}, {"output_tokens": 400 * size, "per": "total"}],
+            "limits": [{"input_tokens": 1600 * size, "per": "day"}, {"output_tokens": 400 * size, "per": "total"}],
         },
         {"name": "crowd", "each": "key", "match": strict, "limits": [{"concurrent": max(4, scale.callers // STRICT)}]},
         {

@@ -13,7 +13,7 @@ import aiohttp
 from benchmarks.overspend.cases import STREAMED, Case, Outcome, Scale, secret
 from benchmarks.overspend.fleet import Gateway
 
-AFTER_REFUSAL_S = (0.3, 2.0)
+AFTER_REFUSAL_S = (0.5, 4.0)
 
 
 class Crowd:

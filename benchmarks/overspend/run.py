@@ -80,9 +80,8 @@ async def overspend(kind: str, scale: Scale, *, folder: Path | None = None, say:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as client:
             await accepts(upstream_port)
             await asyncio.gather(*(gateway.ready(client) for gateway in gateways))
-            say(
-                f"{scale.gateways} x {scale.workers} processes, {scale.callers} callers for {scale.seconds:g} s: {trail.url}"
-            )
+            say(f"{scale.gateways} x {scale.workers} processes on {trail.url}")
+            say(f"{scale.callers} callers for {scale.seconds:g} s")
             crowd = Crowd(client, gateways, deal(scale))
             killing = asyncio.create_task(_kill_now_and_then(gateways, client, scale, say))
             await crowd.run(scale)
@@ -136,7 +135,7 @@ async def _kill_now_and_then(gateways: Sequence[Gateway], client: aiohttp.Client
         while True:
             await asyncio.sleep(scale.kill_every_s)
             up = [gateway for gateway in gateways if gateway.up]
-            if len(up) < len(gateways):
+            if len(up) < max(len(gateways) - 1, 1):
                 continue
             kills += 1
             task = asyncio.create_task(luck.choice(up).kill_one(client, luck))

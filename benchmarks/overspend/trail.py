@@ -115,7 +115,7 @@ class Auditor:
                 asked[place] = asked.get(place, 0) + amount
         for admitted in self._new:
             for place, amount in admitted.lines:
-                self._check(admitted, place, amount, asked[place])
+                self._check(admitted, place, amount, asked)
         if self._new or self._before:
             self.audit.commits += 1
         self._new.clear()
@@ -123,19 +123,22 @@ class Auditor:
         self._freed.clear()
         self._phase = 0
 
-    def _check(self, admitted: Admitted, place: Place, amount: int, asked: int) -> None:
+    def _check(self, admitted: Admitted, place: Place, amount: int, asked: dict[Place, int]) -> None:
         series, slot = place
         limit = self._limits.of_series(series)
         slots = self._taken.get(series, {})
         sliding = "|sliding-" in series
         audit = self.audit
         audit.checks += 1
+        proven = True
         # Every window that the admission lies in: a late one meets slots that lie after its own.
         ends = [end for end in range(slot, slot + SLOTS_BACK + 1) if end in slots] if sliding else [slot]
         for end in ends:
             window = [at for at in range(end - SLOTS_BACK, end + 1) if at in slots] if sliding else [slot]
             after = sum(slots.get(at, 0) for at in window)
             before = sum(self._before.get((series, at), slots.get(at, 0)) for at in window)
+            fits = before + sum(asked.get((series, at), 0) for at in window) <= limit
+            proven = proven and fits
             freed = sum(self._freed.get((series, at), 0) for at in window)
             name = series.split("|")[0]
             audit.fullest[name] = max(audit.fullest.get(name, 0.0), after / limit)
@@ -144,7 +147,5 @@ class Auditor:
                 audit.violations.append(f"{where}: {before} taken, {freed} given back, {amount} more pass {limit}")
             elif admitted.key_id[0] == "s" and after > limit:
                 audit.violations.append(f"{where}: {after} taken after it, of {limit}")
-        if len(ends) == 1 and before + asked <= limit:
-            audit.proven += 1
-        else:
-            audit.bounded += 1
+        audit.proven += proven
+        audit.bounded += not proven

@@ -71,7 +71,7 @@ def load_tokenizers(settings: Settings) -> TokenCounter:
         for name, each in settings.tokenizers.models.items()
     }
     counter = TokenCounter(
-        Catalog.load(overrides),
+        Catalog.load(overrides, installed=store.installed()),
         Encoders(store),
         store,
         overheads=known_overheads(),

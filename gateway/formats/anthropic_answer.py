@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from gateway.formats.openai_listening import AnswerReader, figure, objects
+from gateway.formats.listening import AnswerReader, figure, objects
 from policies.usage import Usage
 
 

@@ -11,7 +11,7 @@ from gateway.formats.anthropic_answer import AnthropicReader
 from gateway.formats.anthropic_content import read_prompt
 from gateway.formats.base import Call, Route, UsageReader, retry_headers
 from gateway.formats.fields import Fields, read_object, write_object
-from gateway.formats.openai_listening import is_event_stream
+from gateway.formats.listening import is_event_stream
 from tokenizers_offline.prompt import TokenCount
 
 _MIN_THINKING_TOKENS = 1024

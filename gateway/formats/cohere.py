@@ -9,9 +9,9 @@ from gateway.errors import GatewayError, NotFound
 from gateway.formats.base import Call, Route, UsageReader, retry_headers
 from gateway.formats.cohere_answer import CohereReader
 from gateway.formats.fields import Fields, read_object, write_object
+from gateway.formats.listening import is_event_stream
 from gateway.formats.openai_caps import lower_caps, read_cap
 from gateway.formats.openai_errors import read_credential
-from gateway.formats.openai_listening import is_event_stream
 from gateway.formats.openai_parts import read_parts, read_tool
 from tokenizers_offline.prompt import (
     ChatPrompt,

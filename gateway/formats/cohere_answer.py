@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from gateway.formats.listening import figure, objects
 from gateway.formats.ndjson import LineReader
-from gateway.formats.openai_listening import figure, objects
 from policies.usage import Usage
 
 

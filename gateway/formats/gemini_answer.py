@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from gateway.formats.openai_listening import MAX_DOCUMENT_BYTES, AnswerReader, figure, objects
+from gateway.formats.listening import MAX_DOCUMENT_BYTES, AnswerReader, figure, objects
 from policies.usage import Usage
 
 _STRUCTURE = re.compile(rb'["{}]')

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.formats.openai_listening import AnswerReader
+from gateway.formats.listening import AnswerReader
 from gateway.formats.sse import MAX_EVENT_BYTES, SseEvent, SseSplitter
 
 

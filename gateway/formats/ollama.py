@@ -9,9 +9,9 @@ from typing import Any
 from gateway.errors import GatewayError, NotFound
 from gateway.formats.base import Call, Route, UsageReader, retry_headers
 from gateway.formats.fields import Fields, read_object, write_object
+from gateway.formats.listening import figure, objects
 from gateway.formats.ndjson import LineReader
 from gateway.formats.openai_errors import read_credential
-from gateway.formats.openai_listening import figure, objects
 from gateway.formats.openai_parts import read_tool
 from policies.usage import Usage
 from tokenizers_offline.prompt import (

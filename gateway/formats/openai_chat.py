@@ -9,9 +9,9 @@ from typing import Any
 from gateway.errors import BadRequest, GatewayError, NotFound
 from gateway.formats.base import Call, Route, UsageReader
 from gateway.formats.fields import Fields, name_type, read_object, write_object
+from gateway.formats.listening import is_event_stream
 from gateway.formats.openai_caps import lower_caps, read_cap
 from gateway.formats.openai_errors import read_credential, render_openai_error
-from gateway.formats.openai_listening import is_event_stream
 from gateway.formats.openai_parts import read_parts, read_schema, read_tool, read_tool_choice
 from gateway.formats.openai_usage import ChatAnswerReader
 from tokenizers_offline.prompt import (

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.formats.base import UsageReader
-from gateway.formats.openai_listening import figure, is_event_stream
+from gateway.formats.listening import figure, is_event_stream
 from gateway.formats.openai_usage import (
     ChatAnswerReader,
     EmbeddingsAnswerReader,

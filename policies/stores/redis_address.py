@@ -30,16 +30,20 @@ class RedisAddress(NamedTuple):
     sentinels: tuple[tuple[str, int], ...] = ()
     service: str = ""
 
-    async def connect(self) -> AbstractConnection:
-        """Return an open connection to the node that holds our keys and takes writes. Raises RedisError or OSError."""
+    async def connect(self, protocol: asyncio.Protocol) -> asyncio.StreamWriter:
+        """Open a connection to the node that holds our keys and takes writes, and have `protocol` read from it.
+
+        redis-py opens it (sockets, TLS, passwords, databases). It ends when the writer's transport is closed; the
+        writer must be kept until then. Raises RedisError or OSError.
+        """
         options = dict(self.options)
         if self.sentinels:
             options["host"], options["port"] = await self._master()
         for _ in range(_MOVES_FOLLOWED):
             # Off the loop: redis-py looks up its own version on disk.
             connection = await asyncio.to_thread(self.connection_class, **options)
-            await connection.connect()  # type: ignore[no-untyped-call]
             try:
+                await connection.connect()  # type: ignore[no-untyped-call]
                 await connection.send_command("EXISTS", f"{{{self.prefix}}}:probe")
                 await connection.read_response()
             except MovedError as moved:
@@ -49,7 +53,7 @@ class RedisAddress(NamedTuple):
             except BaseException:
                 await connection.disconnect(nowait=True)
                 raise
-            return connection
+            return _taken_over(connection, protocol)
         raise RedisError("the cluster sends us from node to node; it may be moving our keys")
 
     async def _master(self) -> tuple[str, int]:
@@ -93,6 +97,16 @@ def redis_address(url: str, *, timeout_s: float) -> RedisAddress:
     # RESP2 has no push messages, so answers come strictly in the order of the commands; timeouts are the wire's.
     found.update(protocol=2, socket_timeout=None, socket_connect_timeout=timeout_s)
     return RedisAddress(_without_password(url), connection_class, found, prefix, sentinels, unquote(service))
+
+
+def _taken_over(connection: AbstractConnection, protocol: asyncio.Protocol) -> asyncio.StreamWriter:
+    """Take an open connection from redis-py, whose way of reading answers costs several times what ours does."""
+    writer = connection._writer
+    assert writer is not None
+    writer.transport.set_protocol(protocol)
+    # redis-py must not close what is ours now when it is collected.
+    connection._reader = connection._writer = None
+    return writer
 
 
 def _host(text: str) -> tuple[str, int]:

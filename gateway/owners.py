@@ -10,11 +10,13 @@ from collections.abc import Iterable
 
 def new_owner() -> str:
     """A name for this process: host, process namespace, process id, and a word that no other process has."""
-    return f"{_MACHINE}:{os.getpid()}:{secrets.token_hex(4)}"
+    owner = f"{_MACHINE}:{os.getpid()}:{secrets.token_hex(4)}"
+    _MADE_HERE.add(owner)
+    return owner
 
 
 def dead_owners(owners: Iterable[str], *, me: str) -> frozenset[str]:
-    """Those of `owners` that are certainly gone: this machine's processes that run no more, or whose id is mine.
+    """Those of `owners` that are certainly gone: this machine's processes that run no more, or whose id is mine now.
 
     Owners elsewhere cannot be asked; their holds wait for the hold timeout.
     """
@@ -32,6 +34,7 @@ def _machine() -> str:
 
 
 _MACHINE = _machine()
+_MADE_HERE: set[str] = set()
 
 
 def _is_dead(owner: str, *, machine: str, my_pid: int) -> bool:
@@ -40,7 +43,7 @@ def _is_dead(owner: str, *, machine: str, my_pid: int) -> bool:
     if where != machine or not pid.isdecimal() or not rest:
         return False
     if int(pid) == my_pid:
-        return True
+        return owner not in _MADE_HERE
     try:
         os.kill(int(pid), 0)
     except ProcessLookupError:

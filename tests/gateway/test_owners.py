@@ -19,5 +19,10 @@ def test_a_process_that_ended_is_dead_and_a_running_one_is_not() -> None:
     assert dead_owners([me, gone, running, before_me, elsewhere, "", "odd"], me=me) == {gone, before_me}
 
 
+def test_two_owners_in_one_process_are_both_alive() -> None:
+    one, other = new_owner(), new_owner()
+    assert dead_owners([one, other], me=one) == frozenset()
+
+
 def test_two_owners_never_share_a_name() -> None:
     assert new_owner() != new_owner()

@@ -101,8 +101,12 @@ async def list_models(request: web.Request) -> web.Response:
 
 
 def describe_models(runtime: Runtime, installed: frozenset[str]) -> list[dict[str, Any]]:
-    """The rows of ``GET /models``; `installed` names the encodings that can be counted with."""
+    """The rows of ``GET /models``; `installed` names the encodings that can be counted with.
+
+    `engine` is the library that counts, null until the tokenizer has been loaded.
+    """
     observed = _observed_by_family(runtime)
+    engines = {encoder.name: encoder.engine for encoder in runtime.counting.counter.encoders.loaded()}
     return [
         {
             "id": spec.family,
@@ -111,6 +115,7 @@ def describe_models(runtime: Runtime, installed: frozenset[str]) -> list[dict[st
             "encoding": spec.encoding,
             "accuracy": spec.accuracy,
             "available": spec.encoding in installed,
+            "engine": engines.get(spec.encoding),
             "description": spec.description,
             "notes": list(spec.notes),
             "observed": observed.get(spec.family, {"n": 0}),

@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenizers_offline.catalog import LONGEST_NAME, Catalog, CatalogError, Override
+from tokenizers_offline.encodings import load_encodings
 from tokenizers_offline.prompt import Accuracy, UnknownModel
 
 CATALOG = Catalog.load()
@@ -237,3 +238,10 @@ def test_override_matches_a_glob() -> None:
 def test_load_refuses_when_an_override_is_wrong(override: Override) -> None:
     with pytest.raises(CatalogError, match="mine"):
         Catalog.load({"mine": override})
+
+
+def test_every_encoding_is_a_model_name_for_texts() -> None:
+    for encoding in load_encodings().encodings:
+        spec = CATALOG.resolve(encoding)
+        if spec.accuracy is not Accuracy.ESTIMATE:  # those without a published file name their sibling
+            assert spec.encoding == encoding

@@ -15,24 +15,13 @@ _FIRST_TOLD = ("model_denied", "never_fits", "output_cap_required", "quota_spent
 
 def statuses(plan: Plan, states: Sequence[State], *, resets: Sequence[float | None]) -> tuple[BudgetStatus, ...]:
     """Return a status for each line of a plan."""
-    found = []
-    for line, (used, held), resets_at in zip(plan.lines, states, resets, strict=True):
-        limit, budget = line.limit, line.budget
-        found.append(
-            BudgetStatus(
-                budget.name,
-                line.scope,
-                limit.unit,
-                limit.per,
-                limit.amount,
-                used,
-                held,
-                resets_at,
-                budget.mode,
-                limit.sliding,
-            )
-        )
-    return tuple(found)
+    made = BudgetStatus._make
+    return tuple(
+        [
+            made((*line.named, used, held, resets_at, *line.kept))
+            for line, (used, held), resets_at in zip(plan.lines, states, resets, strict=True)
+        ]
+    )
 
 
 def refusal(

@@ -21,9 +21,10 @@ PLANS_KEPT = 20_000
 
 
 class Line:
-    """One limit of one budget for one scope. `series` names its counter and never the limit's amount."""
+    """One limit of one budget for one scope. `series` names its counter and never the limit's amount; `named` and
+    `kept` are what a `BudgetStatus` of it begins and ends with."""
 
-    __slots__ = ("budget", "ceiling", "limit", "rates", "scope", "series", "warn_at")
+    __slots__ = ("budget", "ceiling", "kept", "limit", "named", "rates", "scope", "series", "warn_at")
 
     def __init__(self, budget: Budget, limit: Limit, scope: str, rates: Rates) -> None:
         self.budget = budget
@@ -32,6 +33,8 @@ class Line:
         self.rates = rates
         self.ceiling = limit.amount if budget.mode == "enforce" else -1
         self.series = series(budget.name, scope, limit)
+        self.named = (budget.name, scope, limit.unit, limit.per, limit.amount)
+        self.kept = (budget.mode, limit.sliding, 0)
         self.warn_at = tuple(sorted((-(-limit.amount * fraction // 1), fraction) for fraction in budget.warn_at))
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from functools import cache
+from typing import TypeVar
 
 import structlog
 from aiohttp import web
@@ -14,21 +15,24 @@ from aiohttp import web
 from gateway.counting import Counting
 from gateway.echo import EchoUpstream
 from gateway.endpoints import admissions, budgets, counting, health, metrics
+from gateway.endpoints.admin import ADMIN_ENDPOINTS
 from gateway.endpoints.answers import METHODS, refuse_method
 from gateway.http.client import HttpClient
 from gateway.http_upstream import HttpUpstream
 from gateway.incoming import expect_continue
 from gateway.metrics import Metrics
 from gateway.middleware import Handler, boundary
+from gateway.operator_notes import OperatorNotes
 from gateway.owners import dead_owners, new_owner
 from gateway.proxy import proxy
+from gateway.relearning import LINES, relearn
 from gateway.runtime import RUNTIME, Runtime, RuntimeHolder
 from gateway.settings import Settings, UpstreamSettings
 from gateway.unfinished import Unfinished
 from gateway.upstream import Upstream, Upstreams
 from gateway.watchdog import Watchdog
 from policies.engine import BudgetEngine
-from policies.model import BudgetStatus, StoreLost
+from policies.model import StoreLost
 from policies.stores import open_store
 from tokenizers_offline.catalog import Catalog, Override
 from tokenizers_offline.counter import TokenCounter
@@ -39,6 +43,11 @@ from tokenizers_offline.prompt import CountingError
 from tokenizers_offline.store import TokenizerStore
 
 _log = structlog.get_logger("app")
+
+T = TypeVar("T")
+
+LOOK_PERIOD_S = 0.4
+"""How often the store is asked whether operators changed something: each worker must know within a second."""
 
 SWEEP_PERIOD_S = 5.0
 """How often orphaned holds are looked for, and this process's sign of life is renewed."""
@@ -56,6 +65,7 @@ DIRECT_ENDPOINTS: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/v1/admissions", admissions.admit),
     ("POST", "/v1/admissions/{id}/settle", admissions.settle),
     ("POST", "/v1/admissions/{id}/release", admissions.release),
+    *ADMIN_ENDPOINTS,
 )
 
 
@@ -96,16 +106,18 @@ def build_app(
     app = web.Application(middlewares=[boundary], client_max_size=settings.server.max_body_bytes)
     app[RUNTIME] = RuntimeHolder()
     app[METHODS] = {}
-    for method, path, handler in DIRECT_ENDPOINTS:
+    for path in dict.fromkeys(path for _, path, _ in DIRECT_ENDPOINTS):
+        handlers = {method: handler for method, each, handler in DIRECT_ENDPOINTS if each == path}
         resource = app.router.add_resource(path)
-        resource.add_route(method, handler, expect_handler=expect_continue)
+        for method, handler in handlers.items():
+            resource.add_route(method, handler, expect_handler=expect_continue)
         resource.add_route("*", refuse_method)
-        app[METHODS][resource.canonical] = method
+        app[METHODS][resource.canonical] = ", ".join(handlers)
     app.router.add_route("*", "/{path:.*}", proxy, expect_handler=expect_continue)
 
     async def run(app: web.Application) -> AsyncIterator[None]:
-        async with open_runtime(settings, counter=counter or load_tokenizers(settings), clock=clock) as runtime:
-            app[RUNTIME].current = runtime
+        counting = counter or load_tokenizers(settings)
+        async with open_runtime(settings, app[RUNTIME], counter=counting, clock=clock):
             yield
 
     app.cleanup_ctx.append(run)
@@ -114,15 +126,16 @@ def build_app(
 
 @asynccontextmanager
 async def open_runtime(
-    settings: Settings, *, counter: TokenCounter, clock: Callable[[], float]
-) -> AsyncIterator[Runtime]:
-    """Everything a worker needs, opened and in the end closed in order: nothing begun is lost."""
+    settings: Settings, holder: RuntimeHolder, *, counter: TokenCounter, clock: Callable[[], float]
+) -> AsyncIterator[None]:
+    """Put everything a worker needs into `holder`, opened and in the end closed in order: nothing begun is lost."""
     engine = _engine(settings)
     client = HttpClient(limit_per_host=0, keepalive_s=UPSTREAM_KEEPALIVE_S)
     prompts = Counting(counter, DriftLearner(), known_overheads())
     watchdog = Watchdog()
     unfinished = Unfinished()
-    runtime = Runtime(
+    notes = OperatorNotes(holder)
+    holder.current = Runtime(
         settings=settings,
         policy=settings.policy,
         engine=engine,
@@ -133,14 +146,19 @@ async def open_runtime(
         metrics=Metrics(),
         clock=clock,
         started_at=clock(),
+        notes=notes,
     )
+    with suppress(StoreLost):  # looked for again and again; until then nobody is called unknown
+        await notes.look()
     background = [
         asyncio.create_task(watchdog.run()),
         asyncio.create_task(_sweep(engine, clock)),
         asyncio.create_task(asyncio.to_thread(_warm, counter, settings)),
+        asyncio.create_task(_follow(notes)),
+        asyncio.create_task(_relearn(prompts, notes, engine)),
     ]
     try:
-        yield runtime
+        yield
     finally:
         for task in background:
             task.cancel()
@@ -163,13 +181,14 @@ def _engine(settings: Settings) -> BudgetEngine:
     )
 
 
-async def read_budgets(
-    settings: Settings, *, clock: Callable[[], float] = time.time
-) -> dict[str, tuple[BudgetStatus, ...]]:
-    """How every key's budgets stand in the store now, by key id. Raises `StoreLost`."""
+async def operate(
+    settings: Settings, work: Callable[[BudgetEngine, float], Awaitable[T]], *, clock: Callable[[], float] = time.time
+) -> T:
+    """Do something to the configured store from outside a running gateway; `work` takes an engine and the time.
+    Raises `StoreLost`."""
     engine = _engine(settings)
     try:
-        return {key.id: await engine.status(key, now=clock()) for key in settings.policy.keys}
+        return await work(engine, clock())
     finally:
         await engine.close(now=clock())
 
@@ -206,6 +225,26 @@ async def _sweep(engine: BudgetEngine, clock: Callable[[], float]) -> None:
             else:
                 _log.info("store_recovered")
         await asyncio.sleep(SWEEP_PERIOD_S)
+
+
+async def _follow(notes: OperatorNotes) -> None:
+    while True:
+        await asyncio.sleep(LOOK_PERIOD_S)
+        try:
+            await notes.look()
+        except StoreLost:  # the sweeper says so
+            continue
+        except Exception:  # one unreadable note must not end the following of all others
+            _log.exception("operator_notes_failed")
+
+
+async def _relearn(prompts: Counting, notes: OperatorNotes, engine: BudgetEngine) -> None:
+    try:
+        used = await relearn(prompts, await engine.store.latest(limit=LINES), notes.forgotten)
+    except Exception:  # counts are right without it; they were better with it
+        _log.exception("relearning_failed")
+    else:
+        _log.debug("relearned", bills=used)
 
 
 async def _dead_owners(engine: BudgetEngine) -> frozenset[str]:

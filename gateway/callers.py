@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hmac
 from typing import TYPE_CHECKING
 
 from gateway import formats
-from gateway.refusals import error_for_key
-from policies.model import Key, KeyRefused
+from gateway.errors import Forbidden, Unauthorized
+from gateway.refusals import error_for_key, error_for_store
+from policies.model import Key, KeyRefused, StoreLost
+from policies.policy import digest
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -18,13 +21,44 @@ ANONYMOUS = Key(id="anonymous", digest="")
 
 
 def key_of(runtime: Runtime, credential: str | None) -> Key:
-    """The key that a credential belongs to. Raises `Unauthorized`. Without configured keys everybody is `ANONYMOUS`."""
+    """The key that a credential belongs to. Raises `Unauthorized`. Where there are no keys everybody is `ANONYMOUS`.
+
+    While the store's keys have never been read, nobody can be called unknown: that is `StoreUnavailable`.
+    """
     if not runtime.policy.keys:
+        if not runtime.keys_known and runtime.settings.store.on_error == "refuse":
+            raise error_for_store(_KEYS_UNREAD)
         return ANONYMOUS
     try:
         return runtime.policy.key(credential, now=runtime.clock())
     except KeyRefused as refused:
+        if refused.reason == "unknown" and not runtime.keys_known:
+            raise error_for_store(_KEYS_UNREAD) from None
         raise error_for_key(refused) from None
+
+
+def require_admin(runtime: Runtime, request: web.Request) -> None:
+    """Let only the holder of the admin key pass. Raises `Forbidden` where none is configured, else `Unauthorized`."""
+    expected = runtime.settings.admin.digest
+    if expected is None:
+        raise Forbidden(
+            "Administration is closed: no admin key is configured. Set `admin.digest` in the configuration "
+            "(`tollgate keys new` makes a key and its digest).",
+            code="admin_closed",
+        )
+    presented = _bearer(request) or request.headers.get("x-api-key")
+    if not presented or not hmac.compare_digest(digest(presented), expected):
+        raise Unauthorized(
+            "This needs the admin key, as `Authorization: Bearer ...` or `x-api-key: ...`.", code="invalid_admin_key"
+        )
+
+
+_KEYS_UNREAD = StoreLost("its keys have not been read since the start")
+
+
+def _bearer(request: web.Request) -> str | None:
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
 
 
 def credential_anywhere(request: web.Request) -> str | None:

@@ -14,7 +14,7 @@ import click
 
 from gateway.commands.failure import Failure
 
-COMMANDS = ("serve", "check", "count", "models", "tokenizers", "keys", "status", "version")
+COMMANDS = ("serve", "check", "count", "models", "tokenizers", "keys", "status", "usage", "version")
 
 
 class _LazyGroup(click.Group):

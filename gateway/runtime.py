@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -11,17 +11,22 @@ from aiohttp import web
 if TYPE_CHECKING:
     from gateway.counting import Counting
     from gateway.metrics import Metrics
+    from gateway.operator_notes import OperatorNotes
     from gateway.settings import Settings
     from gateway.unfinished import Unfinished
     from gateway.upstream import Upstreams
     from gateway.watchdog import Watchdog
     from policies.engine import BudgetEngine
+    from policies.keyring import KeptKey
     from policies.policy import Policy
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """The gateway as configured now. `clock` is the only source of the time of day."""
+    """The gateway as configured now. `clock` is the only source of the time of day.
+
+    `policy` is the configuration's with the `kept` keys of the store; `keys_known` says that those have been read.
+    """
 
     settings: Settings
     policy: Policy
@@ -33,6 +38,9 @@ class Runtime:
     metrics: Metrics
     clock: Callable[[], float]
     started_at: float
+    notes: OperatorNotes
+    kept: Mapping[str, KeptKey] = field(default_factory=dict)
+    keys_known: bool = False
 
 
 class RuntimeHolder:

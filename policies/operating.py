@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -11,11 +10,13 @@ from urllib.parse import unquote
 from policies import reservations
 from policies.ledger import LedgerEntry
 from policies.matching import Line, Plan, series_prefix
-from policies.model import AMOUNT_MOST, Budget, BudgetStatus, Limit, Period, Rates, Reservation, Unit
-from policies.stores.base import Counter, HeldLine, Hold, Row
+from policies.model import AMOUNT_MOST, BudgetStatus, Limit, Period, Rates, Reservation, Unit
+from policies.stores.base import Counter, HeldLine, Hold
 
 if TYPE_CHECKING:
     from policies.engine import BudgetEngine
+
+LINES_AT_ONCE = 500
 
 GRANTED = "|granted"
 """Ends the series that remembers what was granted on the counter of the same name."""
@@ -48,7 +49,6 @@ async def live_counters(
 
     `used` is what requests used, and `limit` what the policy says: what was granted on top stands in `granted`.
     """
-    now = engine.store.aligned(now)
     found: list[BudgetStatus] = []
     for each in engine.policy.budgets:
         if budget is not None and each.name != budget:
@@ -57,12 +57,12 @@ async def live_counters(
         scopes = {_scope_of(row.series) for row in rows} | ({"all"} if not each.each else set())
         if scope is not None:
             scopes &= {scope}
-        at = {(row.series, row.slot): row for row in rows}
-        for one in sorted(scopes):
+        lines = [Line(each, limit, one, Rates()) for one in sorted(scopes) for limit in each.limits]
+        for start in range(0, len(lines), LINES_AT_ONCE):
             found += [
                 status
-                for status in _stand(engine, each, one, at, now=now)
-                if status.used or status.held or status.granted or one == "all" or scope is not None
+                for status in await standing(engine, _plan(lines[start : start + LINES_AT_ONCE]), now=now)
+                if status.used or status.held or status.granted or status.scope == "all" or scope is not None
             ]
     return found
 
@@ -172,24 +172,6 @@ async def release(engine: BudgetEngine, hold: OpenHold, *, now: float, entry: Le
 def _open(hold: Hold, now: float) -> OpenHold:
     seen = now - hold.beat_at if hold.beat_at else None
     return OpenHold(reservations.kept(hold), hold.owner, max(0.0, now - hold.held_at), seen)
-
-
-def _stand(
-    engine: BudgetEngine, budget: Budget, scope: str, at: dict[tuple[str, int], Row], *, now: float
-) -> Iterable[BudgetStatus]:
-    lines = [Line(budget, limit, scope, Rates()) for limit in budget.limits]
-    plan = _plan(lines)
-    counters, resets = plan.counters(engine.calendar, now), plan.resets(engine.calendar, now)
-    for line, counter, resets_at in zip(lines, counters, resets, strict=True):
-        used, held = _sum(at, counter)
-        granted, _ = _sum(at, granted_series(counter))
-        yield _status(line, used=used, held=held, granted=granted, resets_at=resets_at)
-
-
-def _sum(at: dict[tuple[str, int], Row], counter: Counter) -> tuple[int, int]:
-    slots = range(counter.since, counter.slot + 1, counter.step) if counter.step else (counter.slot,)
-    found = [at[counter.series, slot] for slot in slots if (counter.series, slot) in at]
-    return sum(row.used for row in found), sum(row.held for row in found)
 
 
 def _status(line: Line, *, used: int, held: int, granted: int, resets_at: float | None) -> BudgetStatus:

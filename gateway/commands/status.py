@@ -2,43 +2,51 @@
 
 from __future__ import annotations
 
-import asyncio
-from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gateway.commands.configured import config_option, settings_from
 from gateway.commands.failure import Failure
+from gateway.commands.stored import store_option, with_store
 from gateway.commands.tables import json_option, print_json, print_table
+
+if TYPE_CHECKING:
+    from policies.engine import BudgetEngine
+    from policies.model import BudgetStatus
 
 
 @click.command()
 @click.option("--key", "key_ids", multiple=True, metavar="ID", help="Only this key's budgets; may be repeated.")
-@click.option("--store", help="Where budgets are kept, as a URL (also TOLLGATE_STORE).")
+@store_option
 @config_option
 @json_option
 def status(key_ids: tuple[str, ...], *, store: str | None, config: str | None, as_json: bool) -> None:
-    """Show every key's budgets as they stand in the store: limit, used, held, remaining, reset.
+    """Show budgets as they stand in the store: limit, used, held, granted, remaining, reset.
 
+    Every key's come first, then all other counters that hold anything (of models, upstreams, tags nobody carries now).
     Exit code 1: a key is unknown. 3: the store cannot be reached.
     """
+    from gateway.refusals import write_time
+
     settings = settings_from(config, store=store)
-    known = {key.id for key in settings.policy.keys}
-    if unknown := sorted(set(key_ids) - known):
-        raise Failure(f"there is no key `{unknown[0]}`; `tollgate keys list` shows them")
-    if settings.store.url.startswith("memory:"):
-        raise Failure(
-            "the store is `memory:`, which only the gateway itself can see; ask its GET /budgets", exit_code=3
-        )
 
-    from gateway.app import read_budgets
-    from policies.model import StoreLost
+    async def read(engine: BudgetEngine, now: float) -> list[tuple[str | None, BudgetStatus]]:
+        from policies.operating import live_counters
 
-    try:
-        budgets = asyncio.run(read_budgets(settings))
-    except StoreLost as lost:
-        raise Failure(f"the store cannot be read: {lost}", exit_code=3) from None
-    rows = [
+        known = {key.id: key for key in engine.policy.keys}
+        if unknown := sorted(set(key_ids) - set(known)):
+            raise Failure(f"there is no key `{unknown[0]}`; `tollgate keys list` shows them")
+        found: list[tuple[str | None, BudgetStatus]] = []
+        for key_id in key_ids or known:
+            found += [(key_id, each) for each in await engine.status(known[key_id], now=now)]
+        if not key_ids:
+            seen = {(each.budget, each.scope) for _, each in found}
+            live = await live_counters(engine, now=now)
+            found += [(None, each) for each in live if (each.budget, each.scope) not in seen]
+        return found
+
+    rows: list[dict[str, Any]] = [
         {
             "key": key_id,
             "budget": each.budget,
@@ -49,12 +57,11 @@ def status(key_ids: tuple[str, ...], *, store: str | None, config: str | None, a
             "limit": each.limit,
             "used": each.used,
             "held": each.held,
+            "granted": each.granted,
             "remaining": each.remaining,
-            "resets_at": _iso(each.resets_at),
+            "resets_at": write_time(each.resets_at),
         }
-        for key_id, statuses in budgets.items()
-        if not key_ids or key_id in key_ids
-        for each in statuses
+        for key_id, each in with_store(settings, read, instead="GET /budgets")
     ]
     if as_json:
         print_json(rows)
@@ -63,7 +70,3 @@ def status(key_ids: tuple[str, ...], *, store: str | None, config: str | None, a
         click.echo("no budget meets these keys")
         return
     print_table(rows, columns={name: name.replace("_", " ") for name in rows[0]})
-
-
-def _iso(moment: float | None) -> str | None:
-    return None if moment is None else datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -66,7 +66,8 @@ def _write_path(location: tuple[int | str, ...]) -> str:
 
 async def refuse_method(request: web.Request) -> web.StreamResponse:
     """For a direct endpoint called with another method."""
-    allowed = request.app[METHODS].get(request.path, "")
+    resource = request.match_info.route.resource
+    allowed = request.app[METHODS].get(resource.canonical, "") if resource is not None else ""
     raise GatewayError(
         f"{request.path} does not answer {request.method}; use {allowed}.",
         status=405,
@@ -77,4 +78,4 @@ async def refuse_method(request: web.Request) -> web.StreamResponse:
 
 
 METHODS = web.AppKey("methods", dict[str, str])
-"""Which method each direct endpoint answers."""
+"""Which methods each direct endpoint answers, by its path."""

@@ -40,6 +40,7 @@ def describe(statuses: Iterable[BudgetStatus]) -> list[dict[str, Any]]:
             "limit": status.limit,
             "used": status.used,
             "held": status.held,
+            "granted": status.granted,
             "remaining": status.remaining,
             "resets_at": write_time(status.resets_at),
         }

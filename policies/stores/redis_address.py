@@ -71,7 +71,7 @@ class RedisAddress(NamedTuple):
 def redis_address(url: str, *, timeout_s: float) -> RedisAddress:
     """Read a URL; ``?prefix=`` sets the keys' prefix, other options are those of redis-py. Raises ValueError."""
     parts = urlsplit(url)
-    options = dict(parse_qsl(parts.query))
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
     prefix = options.pop("prefix", PREFIX)
     if not prefix or any(sign in prefix for sign in "{}\t\n@"):
         raise ValueError(f"store.url: the prefix '{prefix}' cannot begin keys; use letters, digits, - and _")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, Protocol
 
+from tokenizers_offline.effort import layout_us
 from tokenizers_offline.encoders import Encoder, Encoders
 from tokenizers_offline.layouts import LAYOUTS
 from tokenizers_offline.layouts.base import Layout, ModelSpec, Piece, Rendered
@@ -23,6 +24,8 @@ from tokenizers_offline.store import TokenizerStore
 
 CACHE_BYTES = 64 * 1024 * 1024
 UNKNOWN_MODEL_ENCODING = "o200k_base"
+MOST_LAYOUT_US = 5_000
+"""A prompt that takes longer to lay out, in microseconds, is not counted at once."""
 
 _RANK = {Accuracy.EXACT: 0, Accuracy.BOUNDED: 1, Accuracy.ESTIMATE: 2}
 
@@ -107,7 +110,8 @@ class TokenCounter:
         Remembered segments cost a look-up each. None also when the tokenizer is not in memory yet: loading takes up
         to two seconds. An engine holds the GIL for no more than a few milliseconds at a time, but this call itself
         keeps its thread busy, so `max_new_characters` bounds how long an event loop that calls it stands still:
-        about 4 ms per 10,000 characters with the reference engine, 0.1 ms with the fast one.
+        about 4 ms per 10,000 characters with the reference engine, 0.1 ms with the fast one. None as well where
+        laying the prompt out would itself take more than a few milliseconds (thousands of messages, PDFs).
         """
         spec = self.resolve(model)
         language = self._languages.get(spec.encoding)
@@ -117,6 +121,8 @@ class TokenCounter:
                     raise TokenizerUnavailable(spec.name, spec.encoding)
                 return None
             language = self._language(spec)
+        if layout_us(prompt, spec.layout, enough=MOST_LAYOUT_US) > MOST_LAYOUT_US:
+            return None
         rendered = self._render(spec, prompt, platform)
         encoded = 0
         fresh: list[tuple[str, bool]] = []

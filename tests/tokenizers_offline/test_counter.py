@@ -218,3 +218,10 @@ def test_growing_conversation_costs_its_new_message(installed_store: TokenizerSt
         again.append(time.perf_counter() - began)
         assert second.input_tokens == first.input_tokens + 9
     assert scratch > 30 * min(again)
+
+
+def test_try_count_leaves_what_is_long_to_lay_out_to_a_thread(counter: TokenCounter) -> None:
+    prompt = chat(*(["hi"] * 10_000))
+    whole = counter.count("gpt-4o", prompt)
+    assert counter.try_count("gpt-4o", prompt, max_new_characters=10**9) is None
+    assert whole.input_tokens == 10_000 * 5 + 3

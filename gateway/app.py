@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -176,7 +177,7 @@ def _engine(settings: Settings) -> BudgetEngine:
         owner=new_owner(),
         hold_timeout_s=settings.store.hold_timeout_s,
         on_store_error=settings.store.on_error,
-        replicas=settings.store.replicas,
+        replicas=settings.store.replicas * (settings.server.workers or os.cpu_count() or 1),
         ledger_keep_s=settings.store.retention_days * 86_400,
     )
 

@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from redis.asyncio.connection import AbstractConnection, Connection, parse_url
-from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
 from redis.exceptions import MovedError, RedisError
+from redis.retry import Retry
+from redis.sentinel import Sentinel
 
 SCHEMES = ("redis", "rediss", "unix", "valkey", "valkeys", "redis+sentinel", "rediss+sentinel")
 SENTINEL_PORT = 26379
@@ -38,7 +40,7 @@ class RedisAddress(NamedTuple):
         """
         options = dict(self.options)
         if self.sentinels:
-            options["host"], options["port"] = await self._master()
+            options["host"], options["port"] = await asyncio.to_thread(self._master)
         for _ in range(_MOVES_FOLLOWED):
             # Off the loop: redis-py looks up its own version on disk.
             connection = await asyncio.to_thread(self.connection_class, **options)
@@ -56,15 +58,16 @@ class RedisAddress(NamedTuple):
             return _taken_over(connection, protocol)
         raise RedisError("the cluster sends us from node to node; it may be moving our keys")
 
-    async def _master(self) -> tuple[str, int]:
-        sentinel = Sentinel(  # type: ignore[no-untyped-call]
-            list(self.sentinels), socket_timeout=1.0, socket_connect_timeout=1.0
-        )
+    def _master(self) -> tuple[str, int]:
+        """Ask the sentinels, one after the other, where the master is; blocks."""
+        # One try each: the next sentinel is asked sooner than a dead one answers, and the wire tries all of them again.
+        once = {"retry": Retry(NoBackoff(), 0), "socket_timeout": 1.0, "socket_connect_timeout": 1.0}
+        sentinel = Sentinel(list(self.sentinels), sentinel_kwargs=once)  # type: ignore[no-untyped-call]
         try:
-            host, port = await sentinel.discover_master(self.service)
+            host, port = sentinel.discover_master(self.service)  # type: ignore[no-untyped-call]
         finally:
             for client in sentinel.sentinels:
-                await client.aclose()
+                client.close()
         return str(host), int(port)
 
 

@@ -45,7 +45,8 @@ def granted_series(counter: Counter) -> Counter:
 async def live_counters(
     engine: BudgetEngine, *, budget: str | None = None, scope: str | None = None, now: float
 ) -> list[BudgetStatus]:
-    """Return how every counter stands that holds anything in its current window, and every shared one.
+    """Return how every counter stands that holds anything in its current window, and every shared one; with a `scope`,
+    those of that scope whatever they hold.
 
     `used` is what requests used, and `limit` what the policy says: what was granted on top stands in `granted`.
     """
@@ -56,7 +57,7 @@ async def live_counters(
         rows = await engine.store.counters(series_prefix=series_prefix(each.name))
         scopes = {_scope_of(row.series) for row in rows} | ({"all"} if not each.each else set())
         if scope is not None:
-            scopes &= {scope}
+            scopes = {scope}
         lines = [Line(each, limit, one, Rates()) for one in sorted(scopes) for limit in each.limits]
         for start in range(0, len(lines), LINES_AT_ONCE):
             found += [

@@ -120,6 +120,7 @@ class BudgetEngine:
         counters, resets = plan.counters(self.calendar, now), plan.resets(self.calendar, now)
         if isinstance(outcome, Denied):
             refusal = answers.refusal(plan, order, estimate, outcome, resets=resets, now=now)
+            refusal = self._shared.outage.softened(refusal, now=now)
             return Decision(False, None, statuses, refusal, shadowed=asked.shadowed, degraded=degraded)
         if not detached:
             self._shared.live.add(order.id)
@@ -263,7 +264,7 @@ class BudgetEngine:
         if outage.behind:
             await self._catch_up(now=now)
         try:
-            outcome = await self.store.reserve(order, now=now)
+            outcome = await self.store.reserve(outage.wary(order, now=now), now=now)
         except asyncio.CancelledError:
             # The hold may be made all the same; ending it queues up behind it.
             self._end_unwatched(order.id, None, None, self.store.settle(order.id, None, read=(), now=now))
@@ -271,7 +272,7 @@ class BudgetEngine:
         except StoreLost as error:
             outage.settle_later(order.id, None, entry=None, error=error)
             raise
-        outage.error = ""
+        outage.recovered(now=now)
         outage.heard(counters, outcome.states)
         return outcome
 

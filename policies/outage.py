@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 from policies.ledger import LedgerEntry
-from policies.model import StoreLost
+from policies.model import Refusal, StoreLost
+from policies.refusals import wait_s
 from policies.stores.base import Ask, BudgetStore, Counter, Denied, Granted, HeldLine, Order, State, Stretch
 from policies.stores.memory import MemoryStore
 
 OnStoreError = Literal["refuse", "allow", "divide"]
 
 COUNTERS_KNOWN = 50_000
+
+RECOVERY_S = 10.0
+"""By then every replica has noticed that the store is back and has told it what was admitted without it: the longest
+pause between attempts to connect (1.5 s), a connection that stalled (4 s), and some to spare."""
+
+RETRY_S = 5.0
+"""What a caller is told to wait when a replica's share is spent, of a budget that may have more."""
 
 
 class _Ending(NamedTuple):
@@ -26,7 +35,8 @@ class Outage:
     """Stands in for a lost store and remembers what it must be told.
 
     ``allow`` admits everything and counts it here; ``divide`` admits, of what was left when the store was last
-    heard, this replica's share. `error` says how the store failed ("" while it answers).
+    heard, this replica's share, and goes on so for `RECOVERY_S` after the store is back: others have not told it yet
+    what they admitted. `error` says how the store failed ("" while it answers).
     """
 
     def __init__(self, mode: OnStoreError, *, replicas: int) -> None:
@@ -36,6 +46,8 @@ class Outage:
         self._local = MemoryStore()
         self._orders: dict[str, Order] = {}
         self._known: dict[tuple[str, int], tuple[int, float]] = {}
+        self._known_at_loss: dict[tuple[str, int], tuple[int, float]] = {}
+        self._wary_until = float("-inf")
         self._endings: list[_Ending] = []
         self._charges: dict[tuple[str, int], HeldLine] = {}
         self._batch: tuple[str, list[HeldLine]] | None = None
@@ -46,6 +58,38 @@ class Outage:
     def behind(self) -> bool:
         """Whether the store has not been told everything yet."""
         return bool(self._orders or self._endings or self._charges or self._batch or self._entries)
+
+    @property
+    def _divides(self) -> bool:
+        return self.mode == "divide" and self.replicas > 1
+
+    def recovered(self, *, now: float) -> None:
+        """The store answers."""
+        if self.error and self._divides:
+            self._wary_until = now + RECOVERY_S
+            self._known_at_loss = dict(self._known)
+        self.error = ""
+
+    def wary(self, order: Order, *, now: float) -> Order:
+        """Leave room, until some time after a loss, for what other replicas may have admitted and not told yet."""
+        if not self._divides or not (self.error or now < self._wary_until):
+            return order
+        return order._replace(asks=tuple(self._leaving_room(ask, now) for ask in order.asks))
+
+    def softened(self, refusal: Refusal, *, now: float) -> Refusal:
+        """Send a caller away for moments only who is refused for want of this replica's share, not of budget."""
+        if not self._divides or refusal.asked > refusal.available or not (self.error or now < self._wary_until):
+            return refusal
+        wait = wait_s(now + RETRY_S if self.error else self._wary_until, now=now)
+        when = "is" if self.error else "was just"
+        return replace(
+            refusal,
+            reason="window_full",
+            message=f"Budget '{refusal.budget}' ({refusal.scope}): its store {when} lost, and this replica's share of "
+            f"what was left is spent; try again in {wait:.0f} s.",
+            resets_at=now + wait,
+            retry_after_s=wait,
+        )
 
     def heard(self, counters: Sequence[Counter], states: Sequence[State]) -> None:
         """Remember how counters stood when the store last answered."""
@@ -157,11 +201,21 @@ class Outage:
             store.record(self._entries.pop(0))
         if not self._orders:
             self._local = MemoryStore()
-        self.error = ""
+        self.recovered(now=now)
 
     def _share(self, ask: Ask, now: float) -> int:
         if self.mode == "allow" or ask.ceiling < 0:
             return -1
-        counter = ask.counter
-        taken, until = self._known.get((counter.series, 0 if counter.step else counter.slot), (0, 0.0))
-        return max(0, ask.ceiling - (taken if now < until else 0)) // self.replicas
+        return _room(ask, self._known, now) // self.replicas
+
+    def _leaving_room(self, ask: Ask, now: float) -> Ask:
+        if ask.ceiling < 0:
+            return ask
+        room = _room(ask, self._known if self.error else self._known_at_loss, now)
+        return ask._replace(ceiling=ask.ceiling - (room - room // self.replicas))
+
+
+def _room(ask: Ask, known: dict[tuple[str, int], tuple[int, float]], now: float) -> int:
+    counter = ask.counter
+    taken, until = known.get((counter.series, 0 if counter.step else counter.slot), (0, 0.0))
+    return max(0, ask.ceiling - (taken if now < until else 0))

@@ -242,3 +242,38 @@ async def test_divide_forgets_what_it_knew_of_a_window_that_is_over() -> None:
         store.lost = True
         assert not (await budgets.reserve(ALICE, Estimate(50, 0), now=NOON + 1)).allowed
         await held(budgets, Estimate(100, 0), now=NOON + 62)
+
+
+async def test_divide_leaves_room_after_the_loss_for_what_others_have_not_told() -> None:
+    one, store = lossy("divide", replicas=2)
+    other = BudgetEngine(PLAN, store, owner="other", on_store_error="divide", replicas=2)
+    store.lost = True
+    assert (await one.reserve(ALICE, Estimate(0, 100), now=NOON)).degraded
+    admitted = [await other.reserve(ALICE, Estimate(0, 100), now=NOON) for _ in range(6)]
+    assert [decision.allowed for decision in admitted] == [True] * 5 + [False]
+    store.lost = False
+    # This replica hears from the store first: half of the limit may be taken by the other, which has not told yet.
+    decisions = [await one.reserve(ALICE, Estimate(0, 100), now=NOON + 1) for _ in range(6)]
+    assert [decision.allowed for decision in decisions] == [True] * 4 + [False] * 2
+    refused = decisions[-1].refusal
+    assert refused is not None
+    assert refused.reason == "window_full"
+    assert refused.retry_after_s == pytest.approx(10, abs=0.01)
+    await other.sweep(now=NOON + 2)
+    assert await figures(one) == [(0, 1000)]
+    late = await one.reserve(ALICE, Estimate(0, 100), now=NOON + 12)
+    assert late.refusal is not None
+    assert late.refusal.reason == "quota_spent"
+
+
+async def test_divide_uses_the_whole_limit_again_some_time_after_the_loss() -> None:
+    budgets, store = lossy("divide", replicas=2)
+    store.lost = True
+    share = await budgets.reserve(ALICE, Estimate(0, 500), now=NOON)
+    told = await budgets.reserve(ALICE, Estimate(0, 100), now=NOON)
+    assert share.allowed
+    assert told.refusal is not None
+    assert (told.refusal.reason, told.refusal.retry_after_s) == ("window_full", pytest.approx(5, abs=0.01))
+    store.lost = False
+    assert not (await budgets.reserve(ALICE, Estimate(0, 500), now=NOON + 9)).allowed
+    assert (await budgets.reserve(ALICE, Estimate(0, 500), now=NOON + 20)).allowed

@@ -51,6 +51,8 @@ class HiddenPrompts(Protocol):
 
     def tokens(self, platform: str, model: str, features: Sequence[str]) -> int: ...
 
+    def may_add(self, platform: str, model: str) -> int: ...
+
 
 class _Language:
     """One encoding ready to count: its encoder and how its texts are split, specials recognised and not."""
@@ -215,10 +217,13 @@ class TokenCounter:
     ) -> TokenCount:
         tokens = round(rendered.scale * encoded) + rendered.tokens
         accuracy = max(spec.accuracy, rendered.accuracy, key=_RANK.__getitem__)
+        unsure = 0
         if self._overheads is not None:
-            hidden = self._overheads.tokens(platform, spec.options.get("bare_name", spec.name), rendered.features)
+            bare_name = spec.options.get("bare_name", spec.name)
+            hidden = self._overheads.tokens(platform, bare_name, rendered.features)
+            unsure = self._overheads.may_add(platform, bare_name)
             tokens += hidden
-            if hidden and accuracy is Accuracy.EXACT:
+            if (hidden or unsure) and accuracy is Accuracy.EXACT:
                 accuracy = Accuracy.BOUNDED
         tokens = max(0, tokens)
         factor, extra = rendered.upper_factor, rendered.upper_extra
@@ -228,7 +233,7 @@ class TokenCounter:
         return TokenCount(
             input_tokens=tokens,
             accuracy=accuracy,
-            upper=max(tokens, math.ceil(factor * tokens - _FLOAT_SLACK) + extra),
+            upper=max(tokens, math.ceil(factor * tokens - _FLOAT_SLACK) + extra) + unsure,
             encoding=language.encoder.name,
             revision=language.encoder.revision[:12],
             features=rendered.features,

@@ -42,11 +42,14 @@ class OverheadError(CountingError):
 @dataclass(frozen=True, slots=True)
 class OverheadRule:
     """Tokens for the models that match any glob of `models` on `platform` ("" is any): `tokens` always, and those of
-    `by_feature` for each feature a prompt has. Negative where a host adds less than the model's own template."""
+    `by_feature` for each feature a prompt has. Negative where a host adds less than the model's own template.
+
+    `may_add` is what only some of a router's hosts add: held, but not counted."""
 
     models: tuple[str, ...]
     platform: str = ""
     tokens: int = 0
+    may_add: int = 0
     by_feature: Mapping[str, int] = field(default_factory=dict)
 
     def matches(self, platform: str, model: str) -> bool:
@@ -83,13 +86,18 @@ class Overheads:
         rule = self._rule(platform, model.lower())
         return rule.total(features) if rule is not None else 0
 
+    def may_add(self, platform: str, model: str) -> int:
+        """Tokens that the host a router picks may add besides; 0 where none is known to."""
+        rule = self._rule(platform, model.lower()) if platform else None
+        return rule.may_add if rule is not None else 0
+
     def _find(self, platform: str, model: str) -> OverheadRule | None:
         return next((rule for rule in self._rules if rule.matches(platform, model)), None)
 
 
 def read_rule(raw: Mapping[str, Any]) -> OverheadRule:
     """One rule as YAML writes it: ``{platform, models, tokens, tools, ...}``. Raises `OverheadError` naming it."""
-    unknown = set(raw) - FEATURES - {"platform", "models", "tokens"}
+    unknown = set(raw) - FEATURES - {"platform", "models", "tokens", "may_add"}
     figures = {name: value for name, value in raw.items() if name not in ("platform", "models")}
     wrong = [name for name, value in figures.items() if type(value) is not int]
     models = raw.get("models")
@@ -100,5 +108,6 @@ def read_rule(raw: Mapping[str, Any]) -> OverheadRule:
         models=tuple(str(pattern).lower() for pattern in models),
         platform=str(raw.get("platform", "")),
         tokens=figures.pop("tokens", 0),
+        may_add=figures.pop("may_add", 0),
         by_feature=figures,
     )

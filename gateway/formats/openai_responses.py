@@ -109,7 +109,10 @@ def _read_prompt(body: Fields) -> ChatPrompt:
         output_schema=_read_output_schema(body),
         server_tools=tuple(server_tools),
         unknowable=unknowable,
-        options={name: body.raw[name] for name in _OPTIONS if body.raw.get(name) is not None},
+        options={
+            **{name: body.raw[name] for name in _OPTIONS if body.raw.get(name) is not None},
+            **({"instructions": ""} if instructions == "" else {}),
+        },
     )
 
 

@@ -58,6 +58,9 @@ class HiddenPrompt:
     def tokens(self, platform: str, model: str, features: Sequence[str]) -> int:
         return 199 if platform == "groq" and "tools" in features else 0
 
+    def may_add(self, platform: str, model: str) -> int:
+        return 500 if platform == "router" else 0
+
 
 def fixed(store: TokenizerStore, encoders: Encoders, rendered: Rendered, **catalog: object) -> TokenCounter:
     layouts = {"fixed": FixedLayout(rendered), "plain": FixedLayout(rendered)}
@@ -225,3 +228,9 @@ def test_try_count_leaves_what_is_long_to_lay_out_to_a_thread(counter: TokenCoun
     whole = counter.count("gpt-4o", prompt)
     assert counter.try_count("gpt-4o", prompt, max_new_characters=10**9) is None
     assert whole.input_tokens == 10_000 * 5 + 3
+
+
+def test_what_a_host_may_add_is_held_but_not_counted(installed_store: TokenizerStore, encoders: Encoders) -> None:
+    counter = fixed(installed_store, encoders, Rendered(pieces=(), tokens=100))
+    count = counter.count("m", chat("x"), platform="router")
+    assert (count.input_tokens, count.upper, count.accuracy) == (100, 626, Accuracy.BOUNDED)

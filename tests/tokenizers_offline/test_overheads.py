@@ -53,3 +53,13 @@ def test_read_rule_refuses_when_it_is_wrong(raw: dict[str, object]) -> None:
 
 def test_every_model_of_the_catalog_has_a_layout() -> None:
     assert {spec.layout for spec in Catalog.load().models()} <= set(LAYOUTS)
+
+
+def test_may_add_is_kept_apart_from_what_is_counted() -> None:
+    overheads = Overheads([read_rule({"platform": "router", "models": ["m*"], "tokens": 3, "may_add": 40})])
+    assert overheads.tokens("router", "M-1", ["tools"]) == 3
+    assert (overheads.may_add("router", "M-1"), overheads.may_add("", "m-1"), overheads.may_add("router", "x")) == (
+        40,
+        0,
+        0,
+    )

@@ -137,8 +137,8 @@ class _Tally:
             pieces=tuple(Piece(text) for text in texts if text),
             tokens=round(self._constant),
             accuracy=Accuracy.ESTIMATE,
-            upper_factor=1.1 if plain else 1.15,
-            upper_extra=round((4 if plain else 40) + self._risk) + _foreign(self._texts),
+            upper_factor=1.12 if plain else 1.17,
+            upper_extra=round((10 if plain else 50) + self._risk) + _foreign(self._texts),
             features=tuple(sorted(self._features or {"text"})),
             notes=tuple(self._notes),
         )
@@ -224,6 +224,8 @@ class _Tally:
         elif prompt.thinking or model.name.endswith(":thinking") or _asks_for_reasoning(prompt.options):
             self._features.add("thinking")
             self._constant += self._generation.thinking
+            if "tools" in self._features:
+                self._risk += self._generation.interleaved
 
     def _add_schema(self, schema: OutputSchema) -> None:
         if schema.schema is None:

@@ -16,7 +16,10 @@ from tokenizers_offline.layouts.claude_text import CLAUDE_2, CLAUDE_3_TO_4_6, CL
 class Generation:
     """One generation's constants, in tokens.
 
-    `base` is an empty conversation of one message, `image_edge_px` and `image_tokens` what an image is scaled down to.
+    `base` is an empty conversation of one message; `interleaved` is what thinking between tool calls adds, which a
+    caller asks for in a header (``anthropic-beta: interleaved-thinking-...``) and so may or may not be billed:
+    147 to 150 in 11 recorded calls, 0 without the header. `image_edge_px` and `image_tokens` are what an image is
+    scaled down to.
     """
 
     surplus: Surplus
@@ -25,10 +28,12 @@ class Generation:
     base: int = 7
     thinking: int = 29
     adaptive_thinking: int = 0
+    interleaved: int = 0
     image_edge_px: int = 1568
     image_tokens: int = 1568
 
 
+_INTERLEAVED = 150
 _CLAUDE_3_HAIKU = Generation(CLAUDE_3_TO_4_6, 264, 358)
 _CLAUDE_4_6 = Generation(CLAUDE_3_TO_4_6, 497, 592)
 _CLAUDE_5 = Generation(CLAUDE_5, 375, 545, image_edge_px=2576, image_tokens=4784)
@@ -41,8 +46,8 @@ GENERATIONS: dict[str, Generation] = {
     "claude-3.5": Generation(CLAUDE_3_TO_4_6, 295, 317),
     "claude-3.5-haiku": Generation(CLAUDE_3_TO_4_6, 264, 360),
     "claude-3.7": Generation(CLAUDE_3_TO_4_6, 315, 317),
-    "claude-4": Generation(CLAUDE_3_TO_4_6, 315, 317),
-    "claude-4.5": Generation(CLAUDE_3_TO_4_6, 496, 593),
+    "claude-4": Generation(CLAUDE_3_TO_4_6, 315, 317, interleaved=_INTERLEAVED),
+    "claude-4.5": Generation(CLAUDE_3_TO_4_6, 496, 593, interleaved=_INTERLEAVED),
     "claude-4.6": _CLAUDE_4_6,
     "claude-4.6-opus": Generation(CLAUDE_3_TO_4_6, 497, 592, adaptive_thinking=17),
     "claude-opus-4.7": _CLAUDE_5,

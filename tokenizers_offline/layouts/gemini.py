@@ -111,12 +111,13 @@ class _Tally:
             self._notes.append("Reached through another API, whose own additions are not known.")
         sure = not self._notes
         plain = sure and not self._features
+        exact = plain and self._rules.proven
         return Rendered(
             pieces=tuple(self._pieces),
             tokens=round(self._tokens),
-            accuracy=Accuracy.EXACT if plain else Accuracy.BOUNDED if sure else Accuracy.ESTIMATE,
-            upper_factor=1.0 if plain else 1.03 if sure else 1.15,
-            upper_extra=round((0 if plain else 4) + self._risk),
+            accuracy=Accuracy.EXACT if exact else Accuracy.BOUNDED if sure else Accuracy.ESTIMATE,
+            upper_factor=1.0 if exact else 1.03 if sure else 1.2,
+            upper_extra=round((0 if exact else 2 if plain else 8) + self._risk),
             features=tuple(sorted(self._features)) or ("text",),
             notes=tuple(self._notes),
         )

@@ -14,6 +14,9 @@ from tokenizers_offline.prompt import Accuracy, ChatPrompt, Dialect, Prompt, Tex
 _OWN_NAME = re.compile(r"(?:chatgpt|codex|computer-use|davinci|babbage|gpt|o\d|text)")
 _ROUTES_TO_RESPONSES = ("openrouter", "vercel")
 _SERVER_TOOL_TOKENS = 500
+_SELDOM_SEEN = re.compile(r"o1-(?:mini|preview)|computer-use|gpt-4\.5")
+_BEFORE_RESPONSES = re.compile(r"gpt-(?:3\.?5|4(?:-|$))")
+"""Models older than the responses API, which few call through it."""
 
 
 class OpenAILayout:
@@ -26,11 +29,14 @@ class OpenAILayout:
             return tally.render()
         name = _bare_name(model)
         generation = find_generation(name)
-        if _is_responses(prompt, name, platform):
+        through_responses = _is_responses(prompt, name, platform)
+        if through_responses:
             add_responses(tally, prompt, name, generation)
         else:
             add_chat(tally, prompt, name, generation)
         _add_unknowable(tally, prompt)
+        if _SELDOM_SEEN.match(name) or (through_responses and _BEFORE_RESPONSES.match(name)):
+            tally.doubt("This model was seen in few bills through this API.", extra=4)
         return tally.render()
 
 

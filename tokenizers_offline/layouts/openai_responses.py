@@ -49,6 +49,8 @@ def add_responses(tally: Tally, prompt: ChatPrompt, model: str, generation: Gene
         _add_message(tally, message, names, model, generation, current=index > last_user)
         if index in lone:
             tally.add_tokens(generation.lone_call)
+    if prompt.options.get("instructions") == "":
+        tally.doubt("Calls with empty `instructions` were billed for more or less than their text.", extra=64)
     if prompt.tools:
         tally.add_text(add_tools(tally, prompt, generation))
         tally.add_tokens(

@@ -109,3 +109,9 @@ def test_with_output_cap_lowers_and_adds() -> None:
     assert orjson.loads(RESPONSES.with_output_cap(parse(max_output_tokens=900), 50))["max_output_tokens"] == 50
     assert orjson.loads(RESPONSES.with_output_cap(parse(), 50))["max_output_tokens"] == 50
     assert RESPONSES.with_usage_requested(parse(stream=True)) is None
+
+
+def test_parse_tells_empty_instructions_from_none() -> None:
+    assert prompt_of(parse(instructions="")).options["instructions"] == ""
+    assert "instructions" not in prompt_of(parse()).options
+    assert "instructions" not in prompt_of(parse(instructions="a")).options

@@ -191,3 +191,12 @@ def test_documents_of_other_kinds_cost_by_size() -> None:
 def test_a_pdf_whose_text_is_known_costs_both() -> None:
     rendered = render(Message("user", (MediaPart("document", "application/pdf", text="body", pages=1),)))
     assert (texts(rendered), rendered.tokens) == (["body"], 7 + 1575)
+
+
+def test_interleaved_thinking_which_a_header_asks_for_is_held() -> None:
+    thinking = {"type": "enabled", "budget_tokens": 1024}
+    for family, held in (("claude-4.5", 150), ("claude-3.7", 0)):
+        with_tools = render(tools=(LOOK,), thinking=thinking, family=family, name=family)
+        assert with_tools.upper_extra == render(tools=(LOOK,), family=family, name=family).upper_extra + held
+    alone = render(thinking=thinking)
+    assert alone.upper_extra == render(thinking=thinking, family="claude-3.7", name="claude-3-7").upper_extra

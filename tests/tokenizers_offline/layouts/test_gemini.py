@@ -51,7 +51,9 @@ def texts(rendered: Rendered) -> list[str]:
 def test_turns_cost_a_token_each_in_ai_studio_since_2_5(family: str, platform: str, turns: int) -> None:
     rendered = render(user("a"), Message("model", (TextPart("b"),)), user("c"), family=family, platform=platform)
     assert (texts(rendered), rendered.tokens) == (["a", "b", "c"], turns)
-    assert (rendered.accuracy, rendered.upper_factor, rendered.upper_extra) == (Accuracy.EXACT, 1.0, 0)
+    proven = family != "gemini-2.0"  # its rule missed 3 of 29 recorded texts, by a token each
+    label = (Accuracy.EXACT, 1.0, 0) if proven else (Accuracy.BOUNDED, 1.03, 2)
+    assert (rendered.accuracy, rendered.upper_factor, rendered.upper_extra) == label
 
 
 def test_vertex_is_known_by_the_path_too() -> None:

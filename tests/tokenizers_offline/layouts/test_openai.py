@@ -252,3 +252,22 @@ def test_a_name_made_up_in_the_config_follows_its_family() -> None:
     spec = ModelSpec("my-deployment", "gpt-5", "o200k_base", "openai")
     prompt = ChatPrompt(Dialect.OPENAI_CHAT, (say("user", "hi"),))
     assert OpenAILayout().render(prompt, spec).tokens == 4 + 2
+
+
+@pytest.mark.parametrize(
+    ("model", "dialect", "accuracy"),
+    [
+        ("gpt-4", Dialect.OPENAI_CHAT, Accuracy.EXACT),
+        ("gpt-4", Dialect.OPENAI_RESPONSES, Accuracy.BOUNDED),
+        ("gpt-4.1", Dialect.OPENAI_RESPONSES, Accuracy.EXACT),
+        ("o1-mini", Dialect.OPENAI_CHAT, Accuracy.BOUNDED),
+        ("o1", Dialect.OPENAI_CHAT, Accuracy.EXACT),
+    ],
+)
+def test_models_of_few_bills_are_not_called_exact(model: str, dialect: Dialect, accuracy: Accuracy) -> None:
+    assert render(say("user", "hi"), model=model, dialect=dialect).accuracy is accuracy
+
+
+def test_empty_instructions_are_not_called_exact() -> None:
+    rendered = render(say("user", "hi"), dialect=Dialect.OPENAI_RESPONSES, options={"instructions": ""})
+    assert (rendered.accuracy, rendered.upper_extra) == (Accuracy.BOUNDED, 64)

@@ -177,19 +177,13 @@ OutputHoldRule = Annotated[
     ),
 ]
 
-_STORE_SCHEMES = (
-    "memory:",
-    "sqlite:///",
-    "redis://",
-    "rediss://",
-    "redis+sentinel://",
-    "rediss+sentinel://",
-    "unix://",
+_STORE = re.compile(
+    r"memory:|sqlite:///.+|unix://.+|(redis|rediss|valkey|valkeys|redis\+sentinel|rediss\+sentinel)://.+"
 )
 
 
 def _store_url(value: Any) -> Any:
-    if isinstance(value, str) and value.startswith(_STORE_SCHEMES):
+    if isinstance(value, str) and _STORE.fullmatch(value):
         return value
     raise mistake(
         "is not a store",

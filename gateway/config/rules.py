@@ -136,12 +136,27 @@ def _store(document: Document) -> Iterator[Problem]:
             "`memory:` keeps a budget of its own in each of several workers",
             "write `url: sqlite:///tollgate.db`, or `workers: 1`",
         )
+    yield from _store_address(document, str(store.get("url", "")))
     if store.get("on_error") == "divide" and store.get("replicas") is None:
         yield Problem(
             document.place(("store", "on_error")),
             "`on_error: divide` does not know by how many",
             "add `replicas: 3` (how many gateways share the store)",
         )
+
+
+def _store_address(document: Document, url: str) -> Iterator[Problem]:
+    if url.startswith(("memory:", "sqlite:")) or "://" not in url:
+        return
+    from policies.stores import open_store  # late: reads the address, connects to nothing
+
+    try:
+        open_store(url)
+    except ValueError as error:
+        if "store.url '" in str(error):
+            return  # no store at all: the field itself says so
+        why = str(error).removeprefix("store.url: ")
+        yield Problem(document.place(("store", "url")), f"the store's address is wrong: {why}", "correct the address")
 
 
 def _tokenizers(document: Document) -> Iterator[Problem]:
@@ -151,12 +166,16 @@ def _tokenizers(document: Document) -> Iterator[Problem]:
     preload = preload if isinstance(preload, list) else []
     if not models and not preload:
         return
-    from tokenizers_offline.catalog import Catalog, CatalogError, Override  # late: `tollgate keys` needs no catalog
-    from tokenizers_offline.prompt import UnknownModel
     from tokenizers_offline.store import TokenizerStore
 
+    installed = TokenizerStore(Path(str(section.get("dir", "models")))).installed()
+    if not models and set(map(str, preload)) <= set(installed):
+        return
+    from tokenizers_offline.catalog import Catalog, CatalogError, Override  # late: reading it takes a while
+    from tokenizers_offline.prompt import UnknownModel
+
     catalog = Catalog.load()
-    encodings = {*catalog.encodings(), *TokenizerStore(Path(str(section.get("dir", "models")))).installed()}
+    encodings = {*catalog.encodings(), *installed}
     route: Route = ("tokenizers", "preload")
     for position, name in enumerate(preload):
         if isinstance(name, str) and name not in encodings:

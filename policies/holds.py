@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from policies import refusals
 from policies.matching import Line, Plan, Stand
-from policies.model import AMOUNT_MOST, MICRO, Charge, Estimate, Rates, Refusal, Subject, Unit
+from policies.model import AMOUNT_MOST, MICRO, UNWEIGHTED, Charge, Estimate, Rates, Refusal, Subject, Unit
 from policies.policy import Policy
 from policies.stores.base import Ask, Counter, Stretch
 from policies.usage import Usage
@@ -34,6 +34,9 @@ class OutputTerms(NamedTuple):
 
     most: int
     stretch: Stretch
+
+
+_NOTHING = OutputTerms(0, Stretch.RIGID)
 
 
 def needs_learned(plan: Plan, estimate: Estimate) -> bool:
@@ -100,8 +103,9 @@ def extension(plan: Plan, counters: Sequence[Counter], *, output: int) -> tuple[
 
 def spent(charges: Sequence[Charge], usage: Usage) -> tuple[int, ...]:
     """Return what charges come to once the truth is known, each in its limit's own unit, rounded up."""
-    sums: dict[tuple[Unit, Rates], int] = {}
     found = []
+    counted: Unit | None = None
+    weighed_by, amount = UNWEIGHTED, 0
     for charge in charges:
         unit = charge.unit
         if unit == "concurrent":
@@ -109,10 +113,9 @@ def spent(charges: Sequence[Charge], usage: Usage) -> tuple[int, ...]:
         elif unit == "requests":
             found.append(charge.amount)
         else:
-            kind = (unit, charge.rates)
-            amount = sums.get(kind)
-            if amount is None:
-                amount = sums[kind] = _spent(unit, charge.rates, usage)
+            if unit != counted or charge.rates != weighed_by:
+                counted, weighed_by = unit, charge.rates
+                amount = _spent(unit, weighed_by, usage)
             found.append(amount)
     return tuple(found)
 
@@ -163,14 +166,15 @@ def _least(*figures: int | None) -> int:
 def _asks(
     lines: Sequence[Line], estimate: Estimate, counters: Sequence[Counter], terms: dict[str, OutputTerms]
 ) -> tuple[Ask, ...]:
-    # Most budgets count alike, so each way of counting is worked out once.
-    figures: dict[tuple[Unit, Rates, OutputTerms], tuple[int, int, int, Stretch]] = {}
+    # Limits that follow each other mostly count alike, so that their figures need working out once.
     asks = []
+    unit: Unit | None = None
+    rates, held, figure = UNWEIGHTED, _NOTHING, (0, 0, 0, Stretch.RIGID)
     for line, counter in zip(lines, counters, strict=True):
-        kind = (line.limit.unit, line.rates, terms[line.budget.name])
-        figure = figures.get(kind)
-        if figure is None:
-            figure = figures[kind] = _figure(*kind, estimate)
+        line_held = terms[line.budget.name]
+        if line.limit.unit != unit or line.rates != rates or line_held is not held:
+            unit, rates, held = line.limit.unit, line.rates, line_held
+            figure = _figure(unit, rates, held, estimate)
         base, per_output, most, stretch = figure
         if line.ceiling < 0 and base + per_output * most > AMOUNT_MOST:
             base, per_output, most, stretch = AMOUNT_MOST, 0, 0, Stretch.RIGID

@@ -269,7 +269,7 @@ def grant(asks: Sequence[Ask], states: Sequence[State], *, output: int) -> tuple
     refusing: set[int] = set()
     cap = output
     for index, ask in enumerate(asks):
-        if ask.stretch != Stretch.CLAMP or ask.ceiling < 0 or not ask.per_output:
+        if not ask.per_output or ask.stretch != Stretch.CLAMP or ask.ceiling < 0:
             continue
         state = states[index]
         room = ask.ceiling - state.used - state.held - ask.base
@@ -284,7 +284,8 @@ def grant(asks: Sequence[Ask], states: Sequence[State], *, output: int) -> tuple
     for index, (_, ceiling, base, per_output, most, stretch) in enumerate(asks):
         amount = base if not per_output else weighed(base, per_output, min(cap, most))
         if ceiling >= 0:
-            room = ceiling - states[index].used - states[index].held
+            used, held = states[index]
+            room = ceiling - used - held
             if amount > room and index not in refusing:
                 if stretch == Stretch.SHRINK and room >= weighed(base, per_output, 1) and per_output:
                     amount = room

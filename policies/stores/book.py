@@ -53,7 +53,11 @@ class Book:
     def reserve(self, order: Order) -> Granted | Denied:
         """Hold every ask of an order or none. Two asks never share a counter."""
         asks = order.asks
-        states = [self.state(ask.counter) for ask in asks]
+        cells, states = [], []
+        for ask in asks:
+            cell = None if ask.counter.step else self._cell(ask.counter)
+            cells.append(cell)
+            states.append(self.state(ask.counter) if cell is None else State(cell.used, cell.held))
         outcome = grant(asks, states, output=order.output)
         if isinstance(outcome, list):
             slots = {
@@ -64,10 +68,17 @@ class Book:
             return Denied(tuple(outcome), tuple(states), slots)
         amounts, output, cap = outcome
         after = []
-        for ask, state, amount in zip(asks, states, amounts, strict=True):
-            counter = ask.counter
-            self.add(counter.series, counter.slot, used=0, held=amount, expires_at=counter.expires_at)
-            after.append(State(state.used, state.held + amount))
+        for ask, cell, state, amount in zip(asks, cells, states, amounts, strict=True):
+            held = state.held + amount
+            if cell is None:
+                series, slot, _, _, expires_at = ask.counter
+                self.add(series, slot, used=0, held=amount, expires_at=expires_at)
+            else:
+                cell.held = held
+                if not cell.dirty:
+                    cell.dirty = True
+                    self.dirty.append((ask.counter[:2], cell))
+            after.append(State(state.used, held))
         return Granted(amounts, output, cap, tuple(after))
 
     def settle(self, lines: Iterable[tuple[str, int, int, float]], used: Sequence[int] | None) -> None:
@@ -97,6 +108,15 @@ class Book:
         for _, cell in self.dirty:
             cell.dirty = False
         self.dirty.clear()
+
+    def _cell(self, counter: Counter) -> Cell:
+        series, slot, _, _, expires_at = counter
+        key = (series, slot)
+        cell = self.cells.get(key) or self._loaded(series, slot)
+        if cell is None:
+            cell = self.cells[key] = Cell()
+        cell.expires_at = expires_at
+        return cell
 
     def _loaded(self, series: str, slot: int) -> Cell | None:
         if self._load is None:

@@ -14,7 +14,7 @@ endif
 export MODELS_DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check fix bench tokenizers image clean
+.PHONY: help setup run test check fix bench overspend tokenizers image clean
 
 help: ## show this help
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -38,8 +38,13 @@ fix: $(VENV)/.installed ## format, and repair what lint can
 	@$(BIN)/ruff format .
 	@$(BIN)/python -m gateway.config.reference docs/configuration.md
 
-bench: setup ## the README's figures
-	@$(BIN)/python -m benchmarks
+bench: setup ## what the README's figures come from
+	@$(BIN)/python -m benchmarks.budgets
+	@if test -n "$(CASES)"; then $(BIN)/python -m benchmarks.recorded "$(CASES)"; \
+	  else echo "CASES=cases.jsonl.gz make bench also counts recorded calls beside their bills."; fi
+
+overspend: setup ## try hard to overspend, on SQLite and on Redis
+	@$(BIN)/python -m benchmarks.overspend
 
 tokenizers: $(VENV)/.installed ## fetch tokenizers that are missing, verify all
 	@$(BIN)/tollgate tokenizers fetch

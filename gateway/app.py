@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import cache
 from typing import TypeVar
@@ -27,6 +28,7 @@ from gateway.operator_notes import OperatorNotes
 from gateway.owners import dead_owners, new_owner
 from gateway.proxy import proxy
 from gateway.relearning import LINES, relearn
+from gateway.reloading import Reloader, follow
 from gateway.runtime import RUNTIME, Runtime, RuntimeHolder
 from gateway.settings import Settings, UpstreamSettings
 from gateway.unfinished import Unfinished
@@ -100,10 +102,17 @@ def known_overheads() -> Overheads:
 
 
 def build_app(
-    settings: Settings, *, counter: TokenCounter | None = None, clock: Callable[[], float] = time.time
+    settings: Settings,
+    *,
+    counter: TokenCounter | None = None,
+    clock: Callable[[], float] = time.time,
+    reload: Callable[[], Settings] | None = None,
 ) -> web.Application:
     """The gateway as an aiohttp application. Sockets, threads and files are opened when it starts, so it may be built
-    before a fork."""
+    before a fork.
+
+    `reload` reads the settings again, as they were read for `settings`; with it the gateway follows its file.
+    """
     app = web.Application(middlewares=[boundary], client_max_size=settings.server.max_body_bytes)
     app[RUNTIME] = RuntimeHolder()
     app[METHODS] = {}
@@ -118,7 +127,7 @@ def build_app(
 
     async def run(app: web.Application) -> AsyncIterator[None]:
         counting = counter or load_tokenizers(settings)
-        async with open_runtime(settings, app[RUNTIME], counter=counting, clock=clock):
+        async with open_runtime(settings, app[RUNTIME], counter=counting, clock=clock, reload=reload):
             yield
 
     app.cleanup_ctx.append(run)
@@ -127,7 +136,12 @@ def build_app(
 
 @asynccontextmanager
 async def open_runtime(
-    settings: Settings, holder: RuntimeHolder, *, counter: TokenCounter, clock: Callable[[], float]
+    settings: Settings,
+    holder: RuntimeHolder,
+    *,
+    counter: TokenCounter,
+    clock: Callable[[], float],
+    reload: Callable[[], Settings] | None = None,
 ) -> AsyncIterator[None]:
     """Put everything a worker needs into `holder`, opened and in the end closed in order: nothing begun is lost."""
     engine = _engine(settings)
@@ -136,18 +150,26 @@ async def open_runtime(
     watchdog = Watchdog()
     unfinished = Unfinished()
     notes = OperatorNotes(holder)
+
+    def open_upstreams(configured: Sequence[UpstreamSettings]) -> Upstreams:
+        return Upstreams([_upstream(each, client, prompts, clock) for each in configured])
+
+    reloader = None
+    if reload is not None and settings.source is not None:
+        reloader = Reloader(holder, file=settings.source, load=reload, open_upstreams=open_upstreams)
     holder.current = Runtime(
         settings=settings,
         policy=settings.policy,
         engine=engine,
         unfinished=unfinished,
         counting=prompts,
-        upstreams=Upstreams([_upstream(each, client, prompts, clock) for each in settings.upstreams]),
+        upstreams=open_upstreams(settings.upstreams),
         watchdog=watchdog,
         metrics=Metrics(),
         clock=clock,
         started_at=clock(),
         notes=notes,
+        reloader=reloader,
     )
     with suppress(StoreLost):  # looked for again and again; until then nobody is called unknown
         await notes.look()
@@ -158,6 +180,10 @@ async def open_runtime(
         asyncio.create_task(_follow(notes)),
         asyncio.create_task(_relearn(prompts, notes, engine)),
     ]
+    if reloader is not None:
+        # A worker that replaces a dead one was forked from a process that read the file long ago.
+        await reloader.try_reload("started")
+        background += [asyncio.create_task(follow(reloader)), asyncio.create_task(_heed_hangups(reloader))]
     try:
         yield
     finally:
@@ -237,6 +263,22 @@ async def _follow(notes: OperatorNotes) -> None:
             continue
         except Exception:  # one unreadable note must not end the following of all others
             _log.exception("operator_notes_failed")
+
+
+async def _heed_hangups(reloader: Reloader) -> None:
+    """Reload at SIGHUP, where this thread may be told of signals."""
+    loop, asked = asyncio.get_running_loop(), asyncio.Event()
+    try:
+        loop.add_signal_handler(signal.SIGHUP, asked.set)
+    except (RuntimeError, ValueError, NotImplementedError):
+        return
+    try:
+        while True:
+            await asked.wait()
+            asked.clear()
+            await reloader.try_reload("SIGHUP")
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
 
 
 async def _relearn(prompts: Counting, notes: OperatorNotes, engine: BudgetEngine) -> None:

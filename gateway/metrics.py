@@ -57,6 +57,14 @@ class Metrics:
         self._degraded = Counter(
             "tollgate_degraded_decisions", "Decisions made without the store.", ("mode",), registry=registry
         )
+        self.config_reloads = Counter(
+            "tollgate_config_reloads", "Configurations put in force by a worker while it runs.", registry=registry
+        )
+        self.config_failures = Counter(
+            "tollgate_config_reload_failures",
+            "Configurations that a worker read while it runs, and that cannot be used.",
+            registry=registry,
+        )
         self.active = Gauge(
             "tollgate_active_requests", "Requests being answered.", registry=registry, multiprocess_mode="livesum"
         )

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gateway.counting import Counting
     from gateway.metrics import Metrics
     from gateway.operator_notes import OperatorNotes
+    from gateway.reloading import Reloader
     from gateway.settings import Settings
     from gateway.unfinished import Unfinished
     from gateway.upstream import Upstreams
@@ -26,6 +27,7 @@ class Runtime:
     """The gateway as configured now. `clock` is the only source of the time of day.
 
     `policy` is the configuration's with the `kept` keys of the store; `keys_known` says that those have been read.
+    `reloader` is None where no file is followed.
     """
 
     settings: Settings
@@ -41,6 +43,7 @@ class Runtime:
     notes: OperatorNotes
     kept: Mapping[str, KeptKey] = field(default_factory=dict)
     keys_known: bool = False
+    reloader: Reloader | None = None
 
 
 class RuntimeHolder:

@@ -78,7 +78,8 @@ def bind(server: ServerSettings) -> socket.socket:
 
 
 def serve_here(make_app: MakeApp, server: ServerSettings) -> None:
-    """Serve in this process until SIGTERM, SIGINT or SIGHUP; a second signal does not wait for running requests."""
+    """Serve in this process until SIGTERM or SIGINT (SIGHUP too, where the application does not take that as a wish to
+    reload); a second signal does not wait for running requests."""
     listener = bind(server)
     context = ssl_context(server.tls)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:

@@ -106,7 +106,13 @@ _STOPPING = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
 
 
 class _Arbiter(Arbiter):  # type: ignore[misc]
-    """Holds back signals around a fork: until the new worker's loop runs, it would take them and forget them."""
+    """Holds back signals around a fork: until the new worker's loop runs, it would take them and forget them.
+
+    SIGHUP goes on to the workers, which reload in place; gunicorn's own way would replace them.
+    """
+
+    def handle_hup(self) -> None:
+        self.kill_workers(signal.SIGHUP)
 
     def spawn_worker(self) -> Any:
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
@@ -127,6 +133,7 @@ class _Worker(GunicornWebWorker):
 
     def init_signals(self) -> None:
         super().init_signals()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the application takes it: the file is read then anyway
         self.loop.call_soon(signal.pthread_sigmask, signal.SIG_UNBLOCK, _STOPPING)
 
     async def _run(self) -> None:

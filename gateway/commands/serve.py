@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import click
 
 from gateway.commands.configured import config_option, settings_from
 from gateway.commands.failure import Failure
+
+if TYPE_CHECKING:
+    from gateway.settings import Settings
 
 
 @click.command()
@@ -22,7 +26,8 @@ from gateway.commands.failure import Failure
 def serve(config: str | None, **overrides: str | None) -> None:
     """Serve until SIGTERM or Ctrl-C; running requests may finish.
 
-    The environment wins over the file, and these options over both.
+    The environment wins over the file, and these options over both. A change of the file is in force within a second,
+    if it is right; SIGHUP and POST /admin/reload ask for it at once.
     """
     settings = settings_from(config, **overrides)
     workers = settings.server.workers or os.cpu_count() or 1
@@ -34,6 +39,7 @@ def serve(config: str | None, **overrides: str | None) -> None:
     from aiohttp import web
 
     from gateway.app import build_app, load_tokenizers
+    from gateway.config import config_path, load_settings
     from gateway.logging import configure_logging
     from gateway.serving import CannotListen, serve_here
     from policies.model import StoreLost
@@ -45,8 +51,13 @@ def serve(config: str | None, **overrides: str | None) -> None:
     except CountingError as error:
         raise Failure(str(error)) from None
 
+    path = config_path(config)
+
+    def reload() -> Settings:
+        return load_settings(path, overrides=overrides)
+
     async def make_app() -> web.Application:
-        return build_app(settings, counter=counter)
+        return build_app(settings, counter=counter, reload=reload)
 
     try:
         if workers > 1:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from gateway.callers import require_admin
-from gateway.endpoints import admin_budgets, admin_holds, admin_keys, admin_reports
+from gateway.endpoints import admin_budgets, admin_holds, admin_keys, admin_reload, admin_reports
 from gateway.refusals import error_for_store
 from gateway.runtime import RUNTIME
 from policies.model import StoreLost
@@ -44,6 +44,7 @@ ADMIN_ENDPOINTS: tuple[tuple[str, str, Handler], ...] = tuple(
         ("POST", "/admin/budgets/{name}/reset", admin_budgets.reset),
         ("GET", "/admin/holds", admin_holds.list_holds),
         ("POST", "/admin/holds/{id}/release", admin_holds.release),
+        ("POST", "/admin/reload", admin_reload.reload),
         ("GET", "/admin/usage", admin_reports.usage),
         ("GET", "/admin/drift", admin_reports.drift),
         ("POST", "/admin/drift/reset", admin_reports.reset_drift),

@@ -24,7 +24,8 @@ VERSION = _version()
 
 
 async def health(request: web.Request) -> web.Response:
-    """200 while the store answers and the configuration holds, else 503 saying which of them does not."""
+    """200 while the store answers, else 503. A configuration file that cannot be used makes it degraded, and still
+    200: what was configured before is in force."""
     runtime = request.app[RUNTIME].current
     store: dict[str, Any] = {"status": "ok", "kind": runtime.settings.store.url.partition(":")[0]}
     try:
@@ -34,9 +35,10 @@ async def health(request: web.Request) -> web.Response:
     installed = await asyncio.to_thread(runtime.counting.counter.store.installed)
     source = runtime.settings.source
     healthy = store["status"] == "ok"
+    problems = runtime.reloader.problems if runtime.reloader is not None else ()
     return answer(
         {
-            "status": "ok" if healthy else "degraded",
+            "status": "ok" if healthy and not problems else "degraded",
             "version": VERSION,
             "uptime_s": round(runtime.clock() - runtime.started_at, 3),
             "store": store,
@@ -46,7 +48,8 @@ async def health(request: web.Request) -> web.Response:
                 "dir": str(runtime.settings.tokenizers.dir),
             },
             "config": {
-                "status": "ok",
+                "status": "degraded" if problems else "ok",
+                "problems": [str(problem) for problem in problems],
                 "file": str(source) if source is not None else None,
                 "keys": len(runtime.policy.keys),
                 "budgets": len(runtime.policy.budgets),

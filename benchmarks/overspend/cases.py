@@ -81,7 +81,7 @@ class Outcome:
 class Scale:
     """How hard a run tries: `gateways` of `workers` processes each. Limits are multiples of `size` tokens."""
 
-    callers: int = 1300
+    callers: int = 1600
     seconds: float = 45.0
     kill_every_s: float = 4.0
     stream_s: tuple[float, float] = (1.0, 7.0)
@@ -125,7 +125,7 @@ def budgets(scale: Scale) -> list[dict[str, Any]]:
             "name": "all-sliding",
             "match": strict,
             "limits": [
-                {"tokens": 1200 * size, "per": "minute", "sliding": True},
+                {"tokens": 1600 * size, "per": "minute", "sliding": True},
                 {"requests": 4 * size, "per": "minute", "sliding": True},
             ],
         },

@@ -47,7 +47,8 @@ async def counts(counter: Any) -> dict[str, int]:
 @pytest.fixture
 async def gateway(start_gateway: StartGateway, upstream: FakeUpstream) -> RunningGateway:
     # The platform is left open, so that no overhead is known beforehand.
-    return await start_gateway(config_for(upstreams=[{"name": "host", "url": upstream.url + "/v1", "api_key": "sk-up"}]))
+    host = {"name": "host", "url": upstream.url + "/v1", "api_key": "sk-up"}
+    return await start_gateway(config_for(upstreams=[host]))
 
 
 async def ask(gateway: RunningGateway, text: str, **more: Any) -> Any:

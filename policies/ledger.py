@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from typing import Literal
 
-Outcome = Literal["ok", "refused", "upstream_error", "cancelled", "cut", "released", "abandoned"]
+Outcome = Literal["ok", "refused", "upstream_error", "cancelled", "cut", "exhausted", "released", "abandoned"]
+"""``exhausted``: the answer was ended here because a budget had nothing left for it."""
 
 MEASURED = ("reported", "counted")
 """Sources that tell how long an answer was."""

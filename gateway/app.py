@@ -6,9 +6,10 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import cache
+from threading import Thread
 from typing import TypeVar
 
 import structlog
@@ -73,26 +74,29 @@ DIRECT_ENDPOINTS: tuple[tuple[str, str, Handler], ...] = (
 
 
 def load_tokenizers(settings: Settings) -> TokenCounter:
-    """The counter for a configuration, safe to share by forking.
-
-    With several workers the tokenizers to preload are loaded here, so that their pages are shared; one worker alone
-    loads them when it is already answering.
-    """
+    """The counter for a configuration, safe to share by forking."""
     store = TokenizerStore(settings.tokenizers.dir)
     overrides = {
         name: Override(each.like, each.encoding, each.layout, each.max_output_tokens)
         for name, each in settings.tokenizers.models.items()
     }
-    counter = TokenCounter(
+    return TokenCounter(
         Catalog.load(overrides, installed=store.installed()),
         Encoders(store),
         store,
         overheads=known_overheads(),
         unknown_model=settings.tokenizers.unknown_model,
     )
-    if settings.server.workers != 1:
-        _warm(counter, settings)
-    return counter
+
+
+def preload(counter: TokenCounter, settings: Settings) -> Iterator[None]:
+    """Load the tokenizers that the configuration names, one a step: each takes up to two seconds."""
+    for encoding in settings.tokenizers.preload:
+        try:
+            counter.warm([encoding])
+        except CountingError as error:
+            _log.error("preload_failed", reason=str(error))
+        yield
 
 
 @cache
@@ -107,11 +111,13 @@ def build_app(
     counter: TokenCounter | None = None,
     clock: Callable[[], float] = time.time,
     reload: Callable[[], Settings] | None = None,
+    loads_tokenizers: bool = True,
 ) -> web.Application:
     """The gateway as an aiohttp application. Sockets, threads and files are opened when it starts, so it may be built
     before a fork.
 
     `reload` reads the settings again, as they were read for `settings`; with it the gateway follows its file.
+    Without `loads_tokenizers` those to preload are somebody else's care.
     """
     app = web.Application(middlewares=[boundary], client_max_size=settings.server.max_body_bytes)
     app[RUNTIME] = RuntimeHolder()
@@ -128,6 +134,8 @@ def build_app(
     async def run(app: web.Application) -> AsyncIterator[None]:
         counting = counter or load_tokenizers(settings)
         async with open_runtime(settings, app[RUNTIME], counter=counting, clock=clock, reload=reload):
+            if loads_tokenizers:
+                Thread(target=lambda: list(preload(counting, settings)), name="preload", daemon=True).start()
             yield
 
     app.cleanup_ctx.append(run)
@@ -176,7 +184,6 @@ async def open_runtime(
     background = [
         asyncio.create_task(watchdog.run()),
         asyncio.create_task(_sweep(engine, clock)),
-        asyncio.create_task(asyncio.to_thread(_warm, counter, settings)),
         asyncio.create_task(_follow(notes)),
         asyncio.create_task(_relearn(prompts, notes, engine)),
     ]
@@ -226,13 +233,6 @@ def _upstream(
     if settings.url.startswith("echo:"):
         return Upstream(settings, EchoUpstream(settings, prompts, clock))
     return Upstream(settings, HttpUpstream(client, settings))
-
-
-def _warm(counter: TokenCounter, settings: Settings) -> None:
-    try:
-        counter.warm(settings.tokenizers.preload)
-    except CountingError as error:
-        _log.error("preload_failed", reason=str(error))
 
 
 async def _sweep(engine: BudgetEngine, clock: Callable[[], float]) -> None:

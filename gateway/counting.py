@@ -33,7 +33,7 @@ class Counted(NamedTuple):
 class Counting:
     """The gateway's way to a `TokenCounter`; its errors come out as the ones a caller sees."""
 
-    def __init__(self, counter: TokenCounter, learner: DriftLearner, known: Overheads, *, threads: int = 2) -> None:
+    def __init__(self, counter: TokenCounter, learner: DriftLearner, known: Overheads, *, threads: int = 1) -> None:
         self.counter = counter
         self.learner = learner
         self._known = known

@@ -1,7 +1,8 @@
 """Several processes on one socket, kept alive by gunicorn's arbiter.
 
-Everything heavy is loaded before the fork, so that its pages are shared; everything with a thread, a socket or an
-event loop is made after it, in each worker. A worker that dies is replaced; SIGTERM lets running requests finish.
+The first workers are forked at once, so that they answer within a second. Then the tokenizers are loaded, here, and
+workers forked after that take over: they share those pages. Everything with a thread, a socket or an event loop is
+made in each worker. A worker that dies is replaced; SIGTERM lets running requests finish.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -70,16 +71,19 @@ def _threads() -> int:
     return len(os.listdir(tasks)) if os.path.isdir(tasks) else threading.active_count()
 
 
-def serve_with_workers(make_app: MakeApp, server: ServerSettings, *, workers: int) -> None:
+def serve_with_workers(
+    make_app: MakeApp, server: ServerSettings, *, workers: int, loading: Iterator[None] | None = None
+) -> None:
     """Serve with `workers` processes until SIGTERM or SIGINT. Never returns: the arbiter exits the process.
 
+    `loading` is what workers shall share, loaded step by step while the first of them already answer.
     Raises `CannotListen`.
     """
     metrics_dir = os.environ.get(METRICS_DIR)
     master = os.getpid()
     freeze_before_fork()
     try:
-        _Supervisor(make_app, server, workers=workers).run()
+        _Supervisor(make_app, server, workers=workers, loading=loading or iter(())).run()
     finally:
         if metrics_dir and os.path.basename(metrics_dir).startswith(_METRICS_PREFIX) and os.getpid() == master:
             shutil.rmtree(metrics_dir, ignore_errors=True)
@@ -106,10 +110,33 @@ _STOPPING = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
 
 
 class _Arbiter(Arbiter):  # type: ignore[misc]
-    """Holds back signals around a fork: until the new worker's loop runs, it would take them and forget them.
+    """Loads what workers share once the first of them are forked, and then puts new ones in their place.
 
+    Holds back signals around a fork: until the new worker's loop runs, it would take them and forget them.
     SIGHUP goes on to the workers, which reload in place; gunicorn's own way would replace them.
     """
+
+    def __init__(self, app: Any, loading: Iterator[None]) -> None:
+        super().__init__(app)
+        self._loading: Iterator[None] | None = loading
+        self._loaded = 0
+
+    def manage_workers(self) -> None:
+        super().manage_workers()
+        if self._loading is None:
+            return
+        # One step a turn, so that signals are heard in between. On the main thread: a fork beside a thread that
+        # loads would copy its locks, taken.
+        if next(self._loading, self) is not self:
+            self._loaded += 1
+            self.wakeup()
+            return
+        self._loading = None
+        if self._loaded:
+            freeze_before_fork()
+            for _ in range(self.num_workers):
+                self.spawn_worker()
+            super().manage_workers()  # the oldest are more than wanted now: they finish what they do, and go
 
     def handle_hup(self) -> None:
         self.kill_workers(signal.SIGHUP)
@@ -152,10 +179,11 @@ class _Worker(GunicornWebWorker):
 
 
 class _Supervisor(BaseApplication):  # type: ignore[misc]
-    def __init__(self, make_app: MakeApp, server: ServerSettings, *, workers: int) -> None:
+    def __init__(self, make_app: MakeApp, server: ServerSettings, *, workers: int, loading: Iterator[None]) -> None:
         self._make_app = make_app
         self._server = server
         self._workers = workers
+        self._loading = loading
         self.ssl_context = ssl_context(server.tls)
         self._listening_fd = bind(server).detach()
         super().__init__(prog="tollgate")
@@ -184,7 +212,7 @@ class _Supervisor(BaseApplication):  # type: ignore[misc]
             self.cfg.set(name, value)
 
     def run(self) -> None:
-        _Arbiter(self).run()
+        _Arbiter(self, self._loading).run()
 
     def load(self) -> Callable[[], Awaitable[web.AppRunner]]:
         async def runner() -> web.AppRunner:

@@ -38,7 +38,7 @@ def serve(config: str | None, **overrides: str | None) -> None:
 
     from aiohttp import web
 
-    from gateway.app import build_app, load_tokenizers
+    from gateway.app import build_app, load_tokenizers, preload
     from gateway.config import config_path, load_settings
     from gateway.logging import configure_logging
     from gateway.serving import CannotListen, serve_here
@@ -57,13 +57,13 @@ def serve(config: str | None, **overrides: str | None) -> None:
         return load_settings(path, overrides=overrides)
 
     async def make_app() -> web.Application:
-        return build_app(settings, counter=counter, reload=reload)
+        return build_app(settings, counter=counter, reload=reload, loads_tokenizers=workers == 1)
 
     try:
         if workers > 1:
             from gateway.workers import serve_with_workers
 
-            serve_with_workers(make_app, settings.server, workers=workers)
+            serve_with_workers(make_app, settings.server, workers=workers, loading=preload(counter, settings))
         else:
             serve_here(make_app, settings.server)
     except (CannotListen, StoreLost) as error:

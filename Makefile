@@ -64,8 +64,9 @@ $(VENV)/.installed: pyproject.toml
 	  || { rm -rf $(VENV); echo "No venv could be made: install python3-venv, or use another PYTHON=..." >&2; exit 1; }
 	@echo "Installing packages into $(VENV)"
 	@test -x $(BIN)/uv || $(BIN)/pip install --quiet --disable-pip-version-check uv || true
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[dev]' \
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[dev]' \
 	  || $(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m compileall -q gateway policies tokenizers_offline
 	@touch $@
 
 # Some families may be out of reach (no npm, a mirror without them): the others serve, and the next run tries again.

@@ -52,6 +52,8 @@ _SHAPES_TO_HIDE = (
     r"|(?<=[?&]key=)[^\s&\"',]+"
     r"|(?<=://)[^\s/@:\"']*:[^\s/@\"']+(?=@)"  # user:password in a store's URL
 )
+_SIGNS = (b"sk-", b"AIza", b"gsk_", b"xai-", b"hf_", b"r8_", b"tg-", b"earer ", b"key=", b"://")
+"""One of these is in every shape: looking for them costs a hundredth of the search itself."""
 _SECRET_TEXT = re.compile(_SHAPES_TO_HIDE)
 _SECRET_BYTES = re.compile(_SHAPES_TO_HIDE.encode())
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -122,7 +124,10 @@ def render_json(_logger: Any, _method: str, event: EventDict) -> bytes:
         line = orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS)
     except TypeError:  # a lone surrogate, or a number beyond 64 bits: log it as Python shows it
         line = orjson.dumps({name: ascii(value) for name, value in event.items()})
-    return _SECRET_BYTES.sub(REDACTED.encode(), line)
+    for sign in _SIGNS:
+        if sign in line:
+            return _SECRET_BYTES.sub(REDACTED.encode(), line)
+    return line
 
 
 def _scrub_text(_logger: Any, _method: str, line: Any) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import structlog
 from aiohttp import web
@@ -38,7 +38,7 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
     """Give the request an id, turn whatever goes wrong into an answer of its own API, write it down."""
     runtime = request.app[RUNTIME].current
     exchange = Exchange(
-        id="req_" + uuid4().hex,
+        id=f"req_{random.getrandbits(128):032x}",
         at=runtime.clock(),
         started_s=time.perf_counter(),
         method=request.method,

@@ -21,6 +21,8 @@ ENOUGH = 8
 """Observations before anything is learned: a hidden prompt must be known within 20 requests (issue 3)."""
 MEMORY = 64
 """Observations kept for each situation; the oldest leave first."""
+LOOKED_AT_AGAIN = 16
+"""Bills after which a correction is worked out anew although all came as foretold."""
 AGREEING_SHARE = 0.7
 """Share of the kept observations that must lie near the median."""
 NEAR_TOKENS, NEAR_SHARE = 3, 0.01
@@ -98,8 +100,11 @@ class DriftLearner:
         record.exact += counted == reported
         record.drift += reported - counted
         record.recent.append((counted, reported))
-        # An exact bill where nothing was learned is the common case, and cannot be what agreement was missing.
-        if counted != reported or record.correction is not None:
+        # A bill that came as foretold is the common case, and cannot be what agreement was missing. Where something
+        # was learned, the bounds that older bills set are looked at again from time to time.
+        known = record.correction
+        foretold = counted if known is None else round(known.factor * counted) + known.constant
+        if foretold != reported or (known is not None and record.n % LOOKED_AT_AGAIN == 0):
             record.correction = learn(record.recent, may_scale=estimate)
 
     def correct(self, situation: Situation, count: TokenCount) -> TokenCount:

@@ -227,6 +227,14 @@ async def operate(
         await engine.close(now=clock())
 
 
+def open_offline(settings: Settings, *, clock: Callable[[], float] = time.time) -> tuple[Counting, Upstreams]:
+    """What counts prompts and what chooses upstreams, as the gateway has them; nothing is connected. The first is to
+    be closed."""
+    prompts = Counting(load_tokenizers(settings), DriftLearner(), known_overheads())
+    client = HttpClient(limit_per_host=0, keepalive_s=UPSTREAM_KEEPALIVE_S)
+    return prompts, Upstreams([_upstream(each, client, prompts, clock) for each in settings.upstreams])
+
+
 def _upstream(
     settings: UpstreamSettings, client: HttpClient, prompts: Counting, clock: Callable[[], float]
 ) -> Upstream:

@@ -14,7 +14,7 @@ import click
 
 from gateway.commands.failure import Failure
 
-COMMANDS = ("serve", "check", "count", "models", "tokenizers", "keys", "status", "usage", "version")
+COMMANDS = ("serve", "check", "explain", "count", "models", "tokenizers", "keys", "status", "usage", "version")
 
 
 class _LazyGroup(click.Group):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -76,6 +77,11 @@ class OperatorNotes:
         ] + [forgotten]
         learner = self._holder.current.counting.learner
         learner.reset(upstream=forgotten.upstream or None, model=forgotten.model or None)
+
+
+def forgotten_in(notes: Iterable[Note]) -> list[Forgotten]:
+    """What notes say is not to be used of bills."""
+    return [Forgotten(**orjson.loads(note.body)) for note in notes if note.kind == _FORGET]
 
 
 async def forget(store: BudgetStore, *, upstream: str, model: str, now: float) -> None:

@@ -98,16 +98,19 @@ def _prompt(
     from tokenizers_offline.prompt import TextPrompt
 
     if request is not None:
-        call = _call(_read(request), model=model, path=path)
+        call, _ = read_call(read_input(request), model=model, path=path)
         return call.prompt, call.model
     if text is None:
         assert file is not None
-        text = _read(file).decode("utf-8", "surrogateescape")
+        text = read_input(file).decode("utf-8", "surrogateescape")
     assert model is not None
     return TextPrompt((text,)), model
 
 
-def _call(body: bytes, *, model: str | None, path: str | None) -> Call:
+def read_call(body: bytes, *, model: str | None, path: str | None) -> tuple[Call, str]:
+    """Read a request's body as the proxy would, and say which path it would be posted to. Ends the command where it
+    cannot be read. `model` stands in place of the request's own, `path` (otherwise told from the body) says what
+    API it is of."""
     from gateway import formats
     from gateway.errors import GatewayError
 
@@ -120,7 +123,7 @@ def _call(body: bytes, *, model: str | None, path: str | None) -> Call:
         groups = {**groups, "model": model}
         body = _with_model(body, model)
     try:
-        return fmt.parse(route, groups, body)
+        return fmt.parse(route, groups, body), path
     except GatewayError as error:
         raise Failure(f"the request cannot be read as {fmt.name}: {error.message}") from None
 
@@ -158,7 +161,8 @@ def _object(body: bytes) -> dict[str, Any]:
     return value
 
 
-def _read(path: Path) -> bytes:
+def read_input(path: Path) -> bytes:
+    """The bytes of a file, - being standard input. Ends the command where it cannot be read."""
     try:
         return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     except OSError as error:

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from gateway.counting import Counting
 from gateway.echo import EchoUpstream
-from gateway.endpoints import admissions, budgets, counting, health, metrics
+from gateway.endpoints import admissions, budgets, counting, docs, health, metrics
 from gateway.endpoints.admin import ADMIN_ENDPOINTS
 from gateway.endpoints.answers import METHODS, refuse_method
 from gateway.http.client import HttpClient
@@ -66,6 +66,9 @@ DIRECT_ENDPOINTS: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/health", health.health),
     ("GET", "/budgets", budgets.budgets),
     ("GET", "/metrics", metrics.metrics),
+    ("GET", "/openapi.json", docs.openapi),
+    ("GET", "/docs", docs.docs),
+    ("GET", "/docs/{file}", docs.asset),
     ("POST", "/v1/admissions", admissions.admit),
     ("POST", "/v1/admissions/{id}/settle", admissions.settle),
     ("POST", "/v1/admissions/{id}/release", admissions.release),

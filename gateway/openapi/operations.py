@@ -1,0 +1,200 @@
+"""The direct endpoints, one line each: who may ask, with what, and what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from gateway.endpoints.admin_budgets import CounterRequest, TopUpRequest
+from gateway.endpoints.admin_holds import ReleaseRequest
+from gateway.endpoints.admin_keys import CreateRequest, ExpireRequest, TagsRequest
+from gateway.endpoints.admin_reports import ForgetRequest
+from gateway.endpoints.admissions import AdmissionRequest, SettleRequest
+from gateway.endpoints.counting import BatchCalculateRequest, CalculateRequest
+from gateway.openapi import answers as shown
+
+Caller = Literal["anyone", "key", "admin"]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method of one path.
+
+    `answers` maps a status to its model, or to a media type where the answer is no JSON. `errors` are statuses with
+    an `ErrorAnswer`, besides those that follow from the caller and the body. `query` maps parameters to meanings,
+    `example` is a body, `path_example` what stands for the path's parameter.
+    """
+
+    summary: str
+    answers: Mapping[int, type[BaseModel] | str]
+    caller: Caller = "anyone"
+    body: type[BaseModel] | None = None
+    body_required: bool = True
+    errors: tuple[int, ...] = ()
+    query: tuple[tuple[str, str], ...] = ()
+    example: Mapping[str, Any] | None = None
+    path_example: str | None = None
+
+    @property
+    def all_errors(self) -> tuple[int, ...]:
+        """Every status that an `ErrorAnswer` may come with."""
+        statuses = set(self.errors)
+        if self.caller == "admin":
+            statuses |= {401, 403, 503}
+        elif self.caller == "key":
+            statuses |= {401, 503}
+        if self.body is not None:
+            statuses |= {400, 413}
+        return tuple(sorted(statuses - self.answers.keys()))
+
+
+def _admin(
+    summary: str,
+    answer: type[BaseModel],
+    *,
+    status: int = 200,
+    body: type[BaseModel] | None = None,
+    body_required: bool = True,
+    errors: tuple[int, ...] = (),
+    query: tuple[tuple[str, str], ...] = (),
+    example: Mapping[str, Any] | None = None,
+    path_example: str | None = None,
+) -> Operation:
+    return Operation(
+        summary,
+        {status: answer},
+        caller="admin",
+        body=body,
+        body_required=body_required,
+        errors=errors,
+        query=query,
+        example=example,
+        path_example=path_example,
+    )
+
+
+OPERATIONS: Mapping[tuple[str, str], Operation] = {
+    ("POST", "/calculate"): Operation(
+        "Count a text or a conversation",
+        {200: shown.CalculateAnswer},
+        body=CalculateRequest,
+        errors=(404, 503),
+        example={"model_name": "gpt-4o", "text": "How many tokens is this?"},
+    ),
+    ("POST", "/batch-calculate"): Operation(
+        "Count many texts",
+        {200: shown.BatchCalculateAnswer},
+        body=BatchCalculateRequest,
+        errors=(404, 503),
+        example={"model_name": "gpt-4o", "texts": ["One.", "And another."]},
+    ),
+    ("GET", "/models"): Operation("List what can be counted", {200: shown.ModelList}),
+    ("GET", "/health"): Operation("Say whether the gateway can work", {200: shown.Health, 503: shown.Health}),
+    ("GET", "/metrics"): Operation("Metrics for Prometheus", {200: "text/plain"}),
+    ("GET", "/openapi.json"): Operation("This description", {200: "application/json"}),
+    ("GET", "/docs"): Operation("This description for people", {200: "text/html"}),
+    ("GET", "/budgets"): Operation("Show the caller's own budgets", {200: shown.OwnBudgets}, caller="key"),
+    ("POST", "/v1/admissions"): Operation(
+        "Hold what a request needs, without forwarding it",
+        {201: shown.Admission},
+        caller="key",
+        body=AdmissionRequest,
+        errors=(403, 404, 429),
+        example={
+            "request": {"model": "gpt-4o", "max_tokens": 50, "messages": [{"role": "user", "content": "Hello"}]},
+        },
+    ),
+    ("POST", "/v1/admissions/{id}/settle"): Operation(
+        "Charge what the provider reported",
+        {200: shown.AdmissionSettled},
+        body=SettleRequest,
+        errors=(404, 503),
+        example={"usage": {"input_tokens": 9, "output_tokens": 42}},
+    ),
+    ("POST", "/v1/admissions/{id}/release"): Operation(
+        "Give an admission back", {200: shown.AdmissionReleased}, errors=(404, 503)
+    ),
+    ("GET", "/admin/keys"): _admin("List keys", shown.KeyList),
+    ("POST", "/admin/keys"): _admin(
+        "Make a key",
+        shown.KeyMade,
+        status=201,
+        body=CreateRequest,
+        errors=(409,),
+        example={"id": "dave", "tags": {"team": "search"}, "expires": "90d"},
+    ),
+    ("GET", "/admin/keys/{id}"): _admin("Show a key", shown.KeyRow, errors=(404,), path_example="carol"),
+    ("POST", "/admin/keys/{id}/rotate"): _admin(
+        "Give a key a new credential", shown.KeyMade, errors=(404, 409), path_example="carol"
+    ),
+    ("POST", "/admin/keys/{id}/disable"): _admin("Refuse a key", shown.KeyRow, errors=(404, 409), path_example="carol"),
+    ("POST", "/admin/keys/{id}/enable"): _admin(
+        "Admit a key again", shown.KeyRow, errors=(404, 409), path_example="carol"
+    ),
+    ("POST", "/admin/keys/{id}/expire"): _admin(
+        "Say when a key ends",
+        shown.KeyRow,
+        body=ExpireRequest,
+        body_required=False,
+        errors=(404, 409),
+        path_example="carol",
+        example={"at": "30d"},
+    ),
+    ("POST", "/admin/keys/{id}/tags"): _admin(
+        "Replace a key's tags",
+        shown.KeyRow,
+        body=TagsRequest,
+        errors=(404, 409),
+        path_example="carol",
+        example={"tags": {"team": "ads"}},
+    ),
+    ("GET", "/admin/budgets"): _admin(
+        "List live counters",
+        shown.CounterList,
+        errors=(404,),
+        query=(("budget", "Only this budget's."), ("scope", "Only this owner's: `key=alice`.")),
+    ),
+    ("POST", "/admin/budgets/{name}/top-up"): _admin(
+        "Grant more on a counter for its current window",
+        shown.BudgetRow,
+        body=TopUpRequest,
+        errors=(404,),
+        path_example="main",
+        example={"scope": "key=carol", "unit": "tokens", "per": "day", "amount": 50000, "id": "ticket-17"},
+    ),
+    ("POST", "/admin/budgets/{name}/reset"): _admin(
+        "Set what was used on a counter to nothing",
+        shown.BudgetRow,
+        body=CounterRequest,
+        body_required=False,
+        errors=(404,),
+        path_example="main",
+        example={"scope": "key=carol", "unit": "tokens", "per": "day"},
+    ),
+    ("GET", "/admin/holds"): _admin("List open holds", shown.HoldList),
+    ("POST", "/admin/holds/{id}/release"): _admin(
+        "Give a hold back", shown.HoldReleased, body=ReleaseRequest, body_required=False, errors=(404, 409)
+    ),
+    ("GET", "/admin/usage"): _admin(
+        "Sum up the ledger",
+        shown.UsageReport,
+        errors=(400,),
+        query=(
+            ("by", "What to group by, with commas: key, model, upstream, outcome, hour, day, month, any tag."),
+            ("since", "A date, a time, or a duration ago."),
+            ("until", "A date, a time, or a duration ago."),
+            ("key", "Only this key's."),
+            ("model", "Only this model's."),
+        ),
+    ),
+    ("GET", "/admin/drift"): _admin(
+        "Show what bills have taught", shown.DriftReport, query=(("model", "Only this model's."),)
+    ),
+    ("POST", "/admin/drift/reset"): _admin(
+        "Forget what bills have taught", shown.DriftForgotten, body=ForgetRequest, body_required=False
+    ),
+    ("POST", "/admin/reload"): _admin("Read the configuration again", shown.Reloaded, errors=(400, 404)),
+}

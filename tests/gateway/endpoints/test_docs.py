@@ -1,0 +1,133 @@
+"""The description is true, complete, and shown with no internet."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import swagger_ui_bundle
+
+from gateway.app import DIRECT_ENDPOINTS
+from gateway.openapi.operations import OPERATIONS
+from tests.conftest import KEY, RunningGateway, StartGateway, config_for, digest
+
+SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+# What Chromium does by itself (updates, the time) finds no name to go to.
+QUIET = (
+    "--headless",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--no-first-run",
+)
+
+
+async def described(start_gateway: StartGateway) -> tuple[RunningGateway, dict[str, Any]]:
+    gateway = await start_gateway(config_for(admin={"digest": digest(KEY)}, server={"unmatched": "refuse"}))
+    response, document = await gateway.get("/openapi.json", key=None)
+    assert response.status == 200
+    return gateway, document
+
+
+async def test_openapi_describes_every_direct_endpoint(start_gateway: StartGateway) -> None:
+    _, document = await described(start_gateway)
+    assert document["openapi"].startswith("3.1")
+    told = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
+    assert told == {(method, path) for method, path, _ in DIRECT_ENDPOINTS} - {("GET", "/docs/{file}")}
+    names = [each["operationId"] for methods in document["paths"].values() for each in methods.values()]
+    assert len(set(names)) == len(names)
+
+
+async def test_openapi_is_written_from_the_models_that_validate(start_gateway: StartGateway) -> None:
+    _, document = await described(start_gateway)
+    schemas = document["components"]["schemas"]
+    for (method, path), operation in OPERATIONS.items():
+        if operation.body is None or path not in document["paths"]:
+            continue
+        body = document["paths"][path][method.lower()]["requestBody"]
+        name = body["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        assert schemas[name].get("required", []) == [
+            field for field, info in operation.body.model_fields.items() if info.is_required()
+        ]
+
+
+async def test_openapi_has_every_reference_it_makes(start_gateway: StartGateway) -> None:
+    gateway, document = await described(start_gateway)
+    _, raw = await gateway.get("/openapi.json", key=None)
+    references = set(re.findall(r"'#/components/schemas/(\w+)'", str(raw)))
+    assert references
+    assert references <= document["components"]["schemas"].keys()
+
+
+async def test_docs_pages_name_nothing_outside(start_gateway: StartGateway) -> None:
+    gateway, _ = await described(start_gateway)
+    response, page = await gateway.get("/docs", key=None)
+    assert response.status == 200
+    assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+    assert b"//" not in page.replace(b"<!doctype html>", b"")
+    for name in re.findall(rb'(?:src|href)="([^"]+)"', page):
+        assert (await gateway.get("/" + name.decode(), key=None))[0].status == 200
+    for name in ("../app.py", "..%2F..%2Fapp.py", "index.html", "swagger-ui.js"):
+        assert (await gateway.get(f"/docs/{name}", key=None))[0].status == 404
+
+
+def test_swagger_ui_reads_openapi_3_1() -> None:
+    assert re.search(r"swagger-ui-5\.", str(swagger_ui_bundle.swagger_ui_path))
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here (Debian: apt-get install chromium)")
+async def test_docs_show_the_operations_and_ask_only_this_gateway(start_gateway: StartGateway, tmp_path: Path) -> None:
+    gateway, document = await described(start_gateway)
+    log = tmp_path / "net.json"
+    assert CHROMIUM is not None
+    process = await asyncio.create_subprocess_exec(
+        CHROMIUM, *QUIET, f"--user-data-dir={tmp_path}/profile", f"--log-net-log={log}", "--virtual-time-budget=8000",
+        "--enable-logging=stderr", "--dump-dom", f"{gateway.url}/docs",
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env={**os.environ, "HOME": str(tmp_path)},
+    )  # fmt: skip
+    out, complaints = await asyncio.wait_for(process.communicate(), 60)
+    page = out.decode()
+    assert "Unable to render" not in page
+    for path in document["paths"]:
+        assert f'data-path="{path}"' in page
+    assert "CONSOLE" not in complaints.decode(errors="replace")  # nor a refusal by the page's own policy
+    asked = asked_by_page(await asyncio.to_thread(log.read_text), gateway.url)
+    assert {f"{gateway.url}/openapi.json", f"{gateway.url}/docs/swagger-ui-bundle.js"} <= asked
+    assert not {url for url in asked if not url.startswith(gateway.url + "/")}
+
+
+def asked_by_page(net_log: str, origin: str) -> set[str]:
+    """The addresses that a page of this origin made Chromium ask, by its own record."""
+    events = (event.get("params", {}) for event in json.loads(net_log)["events"])
+    return {each["url"] for each in events if each.get("initiator") == origin and not each["url"].startswith("data:")}
+
+
+async def test_answers_stay_inside_the_description_whatever_is_sent(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    gateway, _ = await described(start_gateway)
+    made, _ = await gateway.post("/admin/keys", {"id": "carol"})  # the one that the examples are about
+    assert made.status == 201
+    checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+    process = await asyncio.create_subprocess_exec(
+        str(SCHEMATHESIS), "run", f"{gateway.url}/openapi.json", "--checks", checks,
+        "--phases", "examples,coverage,fuzzing", "--max-examples", "10", "--seed", "4",
+        "--continue-on-failure", "--generation-database", "none", "--no-color",
+        "-H", f"Authorization: Bearer {KEY}",
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, cwd=tmp_path,
+    )  # fmt: skip
+    out, _ = await asyncio.wait_for(process.communicate(), 90)
+    assert process.returncode == 0, out.decode()
+    generated = re.search(r"(\d+) generated, (\d+) passed", out.decode())
+    assert generated is not None, out.decode()
+    assert int(generated[1]) == int(generated[2]) > 200

@@ -179,6 +179,7 @@ class FakeUpstream:
     default: Script = field(default_factory=lambda: plain(chat()))
     requests: list[Received] = field(default_factory=list)
     served: int = 0
+    host: str = "127.0.0.1"
 
     def __post_init__(self) -> None:
         self._queue: list[Script] = []
@@ -188,13 +189,14 @@ class FakeUpstream:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
 
     def enqueue(self, *scripts: Script) -> None:
         self._queue.extend(scripts)
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**20)
+        self._server = await asyncio.start_server(self._serve, self.host, 0, limit=2**20)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

@@ -9,6 +9,7 @@ from gateway.recording import ledger_entry
 from policies.usage import Usage
 
 if TYPE_CHECKING:
+    from gateway.cutting import Cutter
     from gateway.exchange import Exchange
     from gateway.formats.base import UsageReader
     from gateway.runtime import Runtime
@@ -24,7 +25,7 @@ class Account:
     a redirect or an error status), and then nothing is charged.
     """
 
-    __slots__ = ("_exchange", "_reservation", "_runtime", "progress", "reader")
+    __slots__ = ("_exchange", "_reservation", "_runtime", "cutter", "progress", "reader")
 
     def __init__(self, runtime: Runtime, exchange: Exchange, reservation: Reservation) -> None:
         self._runtime = runtime
@@ -32,6 +33,7 @@ class Account:
         self._reservation = reservation
         self.progress: Progress = "unsent"
         self.reader: UsageReader | None = None
+        self.cutter: Cutter | None = None
 
     def answered(self, status: int, reader: UsageReader | None) -> UsageReader | None:
         """The head of an answer has arrived; gives back the reader if the answer is one that costs."""
@@ -48,6 +50,9 @@ class Account:
         The engine sees an end through even if nobody waits for it; counting an unreported output first needs a task
         of its own for that.
         """
+        if self.cutter is not None:
+            await self._runtime.unfinished.finish(self._close_with(self.cutter))
+            return
         if self.progress in ("unsent", "declined"):
             await self._end(None)
             return
@@ -56,6 +61,16 @@ class Account:
             await self._end(usage)
         else:
             await self._runtime.unfinished.finish(self._count_and_end())
+
+    async def _close_with(self, cutter: Cutter) -> None:
+        """Settle first, then give back what was held beyond: in between too much is held, never too little."""
+        usage = self._known_usage()
+        if usage is not None:
+            await self._end(usage)
+        else:
+            await self._count_and_end()
+        for extension in cutter.extensions:
+            await self._runtime.engine.release(extension, now=self._runtime.clock())
 
     async def _end(self, usage: Usage | None) -> None:
         exchange, engine = self._exchange, self._runtime.engine
@@ -95,7 +110,10 @@ class Account:
     async def _count_and_end(self) -> None:
         assert self.reader is not None
         reported = self.reader.usage
-        (output,) = await self._runtime.counting.count_texts(self._exchange.model, [self.reader.output_text])
+        if self.cutter is not None and self.cutter.relayed_tokens is not None:
+            output = self.cutter.relayed_tokens
+        else:
+            (output,) = await self._runtime.counting.count_texts(self._exchange.model, [self.reader.output_text])
         if reported is None:
             await self._end(Usage(self._counted_input, output, source="counted"))
             return

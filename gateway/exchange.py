@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Literal
 from aiohttp import web
 
 Outcome = Literal[
-    "ok", "refused", "rejected", "declined", "upstream_error", "client_left", "cut", "failed"
+    "ok", "refused", "rejected", "declined", "upstream_error", "client_left", "cut", "exhausted", "failed"
 ]  # fmt: skip
 """``rejected`` is the caller's mistake, ``declined`` an upstream's 3xx, 4xx or 5xx, ``upstream_error`` no answer
-at all, ``cut`` an answer that broke off, ``failed`` a fault of ours."""
+at all, ``cut`` an answer that broke off, ``exhausted`` one ended here because its budget had nothing left,
+``failed`` a fault of ours."""
 
 if TYPE_CHECKING:
     from gateway.formats.base import Call, RequestFormat
@@ -49,6 +50,8 @@ class Exchange:
     """How the decision was made while the store was lost: the mode, a colon, the store's error."""
     warnings: tuple[str, ...] = ()
     hides_usage: bool = False
+    may_cut: bool = False
+    """Whether the answer may end before its upstream's does."""
     status: int = 0
     outcome: Outcome = "ok"
     error: str = ""

@@ -15,6 +15,7 @@ from multidict import CIMultiDict
 from gateway import formats
 from gateway.account import Account
 from gateway.callers import credential_anywhere, key_of
+from gateway.cutting import Cutter
 from gateway.decoding import decoder_for
 from gateway.errors import NotFound, UpstreamError
 from gateway.exchange import EXCHANGE, Exchange, Outcome
@@ -31,17 +32,23 @@ from policies.model import Estimate, StoreLost
 
 if TYPE_CHECKING:
     from gateway.formats.base import Call, Kind, RequestFormat, UsageReader
+    from gateway.formats.early_end import EarlyEnd
     from policies.model import Key, Reservation
 
 Listen = Callable[[int, str], "UsageReader | None"]
 """Makes the reader for an answer of this status and content type; None where there is nothing to read."""
 
+End = Callable[[str], "EarlyEnd | None"]
+"""Makes what can end a stream of this content type early."""
+
 
 class Granted(NamedTuple):
-    """A hold, and the cap that the request must be forwarded with (None: as it is)."""
+    """A hold, the cap that the request must be forwarded with (None: as it is), and whether its answer is cut when it
+    outgrows the hold."""
 
     reservation: Reservation
     output_cap: int | None
+    cuts: bool
 
 
 async def proxy(request: web.Request) -> web.StreamResponse:
@@ -72,13 +79,17 @@ async def proxy(request: web.Request) -> web.StreamResponse:
         _body_to_send(fmt, call, body, output_cap=granted.output_cap),
         key=key.upstream_key,
         format_name=fmt.name,
-        plain=not call.wants_usage,
+        plain=not call.wants_usage or (granted.cuts and call.stream),
     )
 
     def listen(status: int, content_type: str) -> UsageReader:
         return fmt.usage_reader(call, status=status, content_type=content_type)
 
-    return await _forward(request, runtime, exchange, upstream, outgoing, granted.reservation, listen)
+    def end(content_type: str) -> EarlyEnd | None:
+        return fmt.early_end(call, content_type=content_type)
+
+    cuts = end if granted.cuts and call.stream else None
+    return await _forward(request, runtime, exchange, upstream, outgoing, granted.reservation, listen, cuts)
 
 
 async def _forward(
@@ -89,6 +100,7 @@ async def _forward(
     outgoing: Outgoing,
     reservation: Reservation,
     listen: Listen,
+    end: End | None = None,
 ) -> web.StreamResponse:
     """Send, relay, settle. The end of the answer is written after settling, so that a caller who has read it
     finds its budgets settled."""
@@ -106,18 +118,22 @@ async def _forward(
             if answer.status >= 300:
                 exchange.outcome = "declined"
             try:
+                content_type = header(answer.headers, "content-type")
+                reader = account.answered(answer.status, listen(answer.status, content_type))
+                decoder = decoder_for(header(answer.headers, "content-encoding"))
+                if end is not None and reader is not None and decoder is None:
+                    account.cutter = _cutter(runtime, exchange, reservation, reader, end(content_type))
                 relay = Relay(
                     answer,
-                    reader=account.answered(
-                        answer.status, listen(answer.status, header(answer.headers, "content-type"))
-                    ),
-                    decoder=decoder_for(header(answer.headers, "content-encoding")),
+                    reader=reader,
+                    decoder=decoder,
                     exchange=exchange,
                     watch=watch,
                     idle_s=upstream.settings.idle_timeout_s,
                     drain=drain,
+                    cutter=account.cutter,
                 )
-                if _is_small(request, answer.headers):
+                if account.cutter is None and _is_small(request, answer.headers):
                     whole = await relay.read_whole()
                     response = None
                 else:
@@ -133,6 +149,13 @@ async def _forward(
         headers = CIMultiDict(_head(runtime, exchange, answer.headers, length=len(whole)))
         response = web.Response(status=answer.status, reason=answer.reason, headers=headers, body=whole)
     return response
+
+
+def _cutter(
+    runtime: Runtime, exchange: Exchange, reservation: Reservation, reader: UsageReader, end: EarlyEnd | None
+) -> Cutter | None:
+    exchange.may_cut = end is not None
+    return Cutter(runtime, exchange, reservation, reader=reader, end=end) if end is not None else None
 
 
 async def _pass_unmatched(request: web.Request, runtime: Runtime, exchange: Exchange, path: str) -> web.StreamResponse:
@@ -217,7 +240,7 @@ async def reserve(
         raise error_for_refusal(decision.refusal)
     exchange.held_input = reservation.held_input
     exchange.held_output = reservation.held_output
-    return Granted(reservation, decision.output_cap)
+    return Granted(reservation, decision.output_cap, decision.cuts)
 
 
 def _outcome_of(error: BaseException) -> Outcome:
@@ -245,7 +268,9 @@ def _is_small(request: web.Request, headers: Headers) -> bool:
 
 def _head(runtime: Runtime, exchange: Exchange, upstream_headers: Headers, *, length: int | None = None) -> Headers:
     """The head that a caller gets: the upstream's with ours. `length` is given for a body written in one piece."""
-    headers = answer_headers(upstream_headers, drop_length=length is not None or exchange.hides_usage)
+    headers = answer_headers(
+        upstream_headers, drop_length=length is not None or exchange.hides_usage or exchange.may_cut
+    )
     headers += told_headers(runtime, exchange)
     return headers
 

@@ -26,6 +26,7 @@ _IN_LEDGER: dict[Outcome, LedgerOutcome] = {
     "upstream_error": "upstream_error",
     "client_left": "cancelled",
     "cut": "cut",
+    "exhausted": "exhausted",
 }
 
 

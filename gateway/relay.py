@@ -14,6 +14,7 @@ from gateway.errors import UpstreamError
 from gateway.watchdog import ClientLeft
 
 if TYPE_CHECKING:
+    from gateway.cutting import Cutter
     from gateway.decoding import Decoder
     from gateway.exchange import Exchange
     from gateway.formats.base import UsageReader
@@ -28,10 +29,10 @@ class Relay:
     """One answer on its way from upstream to caller.
 
     `idle_s` bounds how long the caller may take for a piece. With `drain` an answer is read to its end although
-    its caller left.
+    its caller left. A `cutter` may end a streamed answer before its upstream does.
     """
 
-    __slots__ = ("_answer", "_decoder", "_drain", "_exchange", "_idle_s", "_reader", "_watch")
+    __slots__ = ("_answer", "_cutter", "_decoder", "_drain", "_exchange", "_idle_s", "_reader", "_watch")
 
     def __init__(
         self,
@@ -43,6 +44,7 @@ class Relay:
         watch: Watch,
         idle_s: float,
         drain: bool,
+        cutter: Cutter | None = None,
     ) -> None:
         self._answer = answer
         self._reader = reader
@@ -51,6 +53,7 @@ class Relay:
         self._watch = watch
         self._idle_s = idle_s
         self._drain = drain
+        self._cutter = cutter
 
     async def read_whole(self) -> bytes:
         """The whole of a small body as it will be relayed. Raises `UpstreamError` when it breaks off."""
@@ -79,10 +82,14 @@ class Relay:
                 if not chunk:
                     break
                 self._note(chunk)
-                relayed = self._listen(chunk)
+                relayed = self._listen(chunk) if self._cutter is None else await self._cutter.take(chunk)
                 if relayed and not caller_left:
                     caller_left = not await self._write(response, relayed)
-            rest = self._end()
+                if self._cutter is not None and self._cutter.cut:
+                    if self._exchange.outcome == "ok":
+                        self._exchange.outcome = "exhausted"
+                    return response
+            rest = self._end() if self._cutter is None else self._cutter.finish()
             if rest and not caller_left:
                 await self._write(response, rest)
         except UpstreamError as error:

@@ -52,6 +52,10 @@ class AnyUsageReader:
         """Unknown: the path names no format."""
         return ""
 
+    def output_since(self, piece: int) -> list[str]:
+        """Unknown too."""
+        return []
+
 
 def listener_for_unmatched(method: str) -> Callable[[int, str], UsageReader | None]:
     """Makes readers for answers to this method; only a POST's JSON or event stream can report usage."""

@@ -9,7 +9,9 @@ from typing import Any
 from gateway.errors import GatewayError, NotFound
 from gateway.formats.anthropic_answer import AnthropicReader
 from gateway.formats.anthropic_content import read_prompt
+from gateway.formats.anthropic_early_end import AnthropicEarlyEnd
 from gateway.formats.base import Call, Route, UsageReader, retry_headers
+from gateway.formats.early_end import EarlyEnd
 from gateway.formats.fields import Fields, read_object, write_object
 from gateway.formats.listening import is_event_stream
 from tokenizers_offline.prompt import TokenCount
@@ -89,6 +91,9 @@ class AnthropicMessages:
         """`thinking.budget_tokens` is lowered too, since the API refuses one that is not below `max_tokens`;
         where even its minimum does not fit, thinking is switched off."""
         return write_object(lower_cap(call.body, cap))
+
+    def early_end(self, call: Call, *, content_type: str) -> EarlyEnd | None:
+        return AnthropicEarlyEnd(call) if is_event_stream(content_type=content_type, stream=call.stream) else None
 
     def with_usage_requested(self, call: Call) -> bytes | None:
         return None

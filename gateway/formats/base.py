@@ -6,11 +6,14 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from gateway.errors import GatewayError
 from policies.usage import Usage
 from tokenizers_offline.prompt import Prompt, TokenCount
+
+if TYPE_CHECKING:
+    from gateway.formats.early_end import EarlyEnd
 
 Kind = Literal["generate", "embed", "count"]
 
@@ -73,6 +76,10 @@ class UsageReader(Protocol):
         """Text, tool arguments and reasoning relayed so far, to be counted when no usage came."""
         ...
 
+    def output_since(self, piece: int) -> list[str]:
+        """The pieces of a stream's output text from this one on."""
+        ...
+
 
 class RequestFormat(Protocol):
     """One API dialect. Stateless; every method is pure and safe on hostile input."""
@@ -103,6 +110,11 @@ class RequestFormat(Protocol):
 
     def with_output_cap(self, call: Call, cap: int) -> bytes:
         """The body with the cap on one answer lowered to `cap`."""
+        ...
+
+    def early_end(self, call: Call, *, content_type: str) -> EarlyEnd | None:
+        """What ends a stream of this content type in this API's own way before its upstream does; None where it cannot
+        be ended so."""
         ...
 
     def with_usage_requested(self, call: Call) -> bytes | None:

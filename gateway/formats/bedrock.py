@@ -18,6 +18,7 @@ from gateway.formats.anthropic_messages import bearer_token, lower_cap
 from gateway.formats.base import Call, Route, UsageReader, retry_headers
 from gateway.formats.bedrock_answer import BedrockReader, BedrockStreamReader
 from gateway.formats.bedrock_content import read_converse, read_invoke
+from gateway.formats.early_end import EarlyEnd
 from gateway.formats.fields import Fields, read_object, write_object
 from tokenizers_offline.prompt import Prompt, TextPrompt, TokenCount
 
@@ -114,6 +115,9 @@ class Bedrock:
         if "inputText" in body:
             return write_object(body | {"textGenerationConfig": {"maxTokenCount": cap}})
         return write_object(body | {("max_gen_len" if "llama" in call.model else "max_tokens"): cap})
+
+    def early_end(self, call: Call, *, content_type: str) -> EarlyEnd | None:
+        return None
 
     def with_usage_requested(self, call: Call) -> bytes | None:
         return None

@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping
 from gateway.errors import GatewayError, NotFound
 from gateway.formats.base import Call, Route, UsageReader, retry_headers
 from gateway.formats.cohere_answer import CohereReader
+from gateway.formats.early_end import EarlyEnd
 from gateway.formats.fields import Fields, read_object, write_object
+from gateway.formats.line_early_end import CohereEarlyEnd
 from gateway.formats.listening import is_event_stream
 from gateway.formats.openai_caps import lower_caps, read_cap
 from gateway.formats.openai_errors import read_credential
@@ -82,6 +84,12 @@ class Cohere:
 
     def with_output_cap(self, call: Call, cap: int) -> bytes:
         return lower_caps(call, cap, names=["max_tokens"])
+
+    def early_end(self, call: Call, *, content_type: str) -> EarlyEnd | None:
+        lines = "stream+json" in content_type.lower() or "ndjson" in content_type.lower()
+        if not lines and not is_event_stream(content_type=content_type, stream=call.stream):
+            return None
+        return CohereEarlyEnd(lines=lines)
 
     def with_usage_requested(self, call: Call) -> bytes | None:
         return None

@@ -10,9 +10,11 @@ from typing import Any
 from gateway.errors import GatewayError, NotFound
 from gateway.formats.anthropic_messages import bearer_token
 from gateway.formats.base import Call, Route, UsageReader, retry_headers
+from gateway.formats.early_end import EarlyEnd
 from gateway.formats.fields import Fields, read_object, write_object
 from gateway.formats.gemini_answer import GeminiArrayReader, GeminiReader
 from gateway.formats.gemini_content import child, either, read_embedding, read_prompt
+from gateway.formats.gemini_early_end import GeminiEarlyEnd
 from tokenizers_offline.prompt import MediaPart, TextPrompt, TokenCount, ToolResultPart
 
 _STATUSES = {
@@ -108,6 +110,9 @@ class Gemini:
         named = config.integer(name)
         body[spelt] = {**config.raw, name: min(cap, named) if named else cap}
         return write_object(body)
+
+    def early_end(self, call: Call, *, content_type: str) -> EarlyEnd | None:
+        return GeminiEarlyEnd(call, events="event-stream" in content_type.lower()) if call.stream else None
 
     def with_usage_requested(self, call: Call) -> bytes | None:
         return None

@@ -68,6 +68,9 @@ class AnswerReader:
             return b"".join(self._document).decode("utf-8", "replace")
         return "".join(self._texts)
 
+    def output_since(self, piece: int) -> list[str]:
+        return self._texts[piece:]
+
     def feed(self, chunk: bytes) -> bytes:
         if self._failed:
             return chunk

@@ -8,7 +8,9 @@ from typing import Any
 
 from gateway.errors import GatewayError, NotFound
 from gateway.formats.base import Call, Route, UsageReader, retry_headers
+from gateway.formats.early_end import EarlyEnd
 from gateway.formats.fields import Fields, read_object, write_object
+from gateway.formats.line_early_end import OllamaEarlyEnd
 from gateway.formats.listening import figure, objects
 from gateway.formats.ndjson import LineReader
 from gateway.formats.openai_errors import read_credential
@@ -81,6 +83,10 @@ class Ollama:
         named = call.output_cap
         options["num_predict"] = cap if named is None else min(cap, named)
         return write_object({**call.body, "options": options})
+
+    def early_end(self, call: Call, *, content_type: str) -> EarlyEnd | None:
+        lines = call.stream and "application/json" not in content_type.lower()
+        return OllamaEarlyEnd(call) if lines else None
 
     def with_usage_requested(self, call: Call) -> bytes | None:
         return None

@@ -8,9 +8,11 @@ from typing import Any
 
 from gateway.errors import BadRequest, GatewayError, NotFound
 from gateway.formats.base import Call, Route, UsageReader
+from gateway.formats.early_end import EarlyEnd
 from gateway.formats.fields import Fields, name_type, read_object, write_object
 from gateway.formats.listening import is_event_stream
 from gateway.formats.openai_caps import lower_caps, read_cap
+from gateway.formats.openai_early_end import ChoicesEarlyEnd
 from gateway.formats.openai_errors import read_credential, render_openai_error
 from gateway.formats.openai_parts import read_parts, read_schema, read_tool, read_tool_choice
 from gateway.formats.openai_usage import ChatAnswerReader
@@ -94,6 +96,11 @@ class OpenAIChat:
         named = [name for name in ("max_tokens", "max_completion_tokens") if call.body.get(name) is not None]
         preferred = "max_completion_tokens" if _COMPLETION_CAP_MODELS.search(call.model) else "max_tokens"
         return lower_caps(call, cap, names=named or [preferred])
+
+    def early_end(self, call: Call, *, content_type: str) -> EarlyEnd | None:
+        if not is_event_stream(content_type=content_type, stream=call.stream):
+            return None
+        return ChoicesEarlyEnd(call, kind="chat.completion.chunk", empty={"delta": {}})
 
     def with_usage_requested(self, call: Call) -> bytes | None:
         return request_usage(call)

@@ -8,9 +8,11 @@ from typing import Any
 
 from gateway.errors import GatewayError
 from gateway.formats.base import Call, Route, UsageReader
+from gateway.formats.early_end import EarlyEnd
 from gateway.formats.fields import Fields, name_type, read_object, write_object
 from gateway.formats.listening import is_event_stream
 from gateway.formats.openai_caps import lower_caps, read_cap
+from gateway.formats.openai_early_end import ResponsesEarlyEnd
 from gateway.formats.openai_errors import read_credential, render_openai_error
 from gateway.formats.openai_parts import read_parts, read_schema, read_tool, read_tool_choice
 from gateway.formats.openai_usage import ResponsesAnswerReader
@@ -71,6 +73,9 @@ class OpenAIResponses:
 
     def with_output_cap(self, call: Call, cap: int) -> bytes:
         return lower_caps(call, cap, names=["max_output_tokens"])
+
+    def early_end(self, call: Call, *, content_type: str) -> EarlyEnd | None:
+        return ResponsesEarlyEnd(call) if is_event_stream(content_type=content_type, stream=call.stream) else None
 
     def with_usage_requested(self, call: Call) -> bytes | None:
         return None

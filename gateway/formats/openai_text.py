@@ -8,9 +8,12 @@ from typing import Literal
 
 from gateway.errors import BadRequest, GatewayError, NotFound
 from gateway.formats.base import Call, Route, UsageReader
+from gateway.formats.early_end import EarlyEnd
 from gateway.formats.fields import Fields, name_type, read_object
+from gateway.formats.listening import is_event_stream
 from gateway.formats.openai_caps import lower_caps, read_cap
 from gateway.formats.openai_chat import asks_usage, read_choices, request_usage
+from gateway.formats.openai_early_end import ChoicesEarlyEnd
 from gateway.formats.openai_errors import read_credential, render_openai_error
 from gateway.formats.openai_usage import EmbeddingsAnswerReader
 from tokenizers_offline.prompt import TextPrompt, TokenCount
@@ -64,6 +67,11 @@ class OpenAICompletions:
         named = [name for name in ("max_tokens", "max_completion_tokens") if call.body.get(name) is not None]
         return lower_caps(call, cap, names=named or ["max_tokens"])
 
+    def early_end(self, call: Call, *, content_type: str) -> EarlyEnd | None:
+        if not is_event_stream(content_type=content_type, stream=call.stream):
+            return None
+        return ChoicesEarlyEnd(call, kind="text_completion", empty={"text": ""})
+
     def with_usage_requested(self, call: Call) -> bytes | None:
         return request_usage(call)
 
@@ -103,6 +111,9 @@ class OpenAIEmbeddings:
 
     def with_output_cap(self, call: Call, cap: int) -> bytes:
         return lower_caps(call, cap, names=[])
+
+    def early_end(self, call: Call, *, content_type: str) -> EarlyEnd | None:
+        return None
 
     def with_usage_requested(self, call: Call) -> bytes | None:
         return None

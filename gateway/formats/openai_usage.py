@@ -108,6 +108,9 @@ class EmbeddingsAnswerReader:
     def complete(self) -> bool:
         return self._complete
 
+    def output_since(self, piece: int) -> list[str]:
+        return []
+
     def feed(self, chunk: bytes) -> bytes:
         if len(self._head) < _END_BYTES:
             self._head += chunk[: _END_BYTES - len(self._head)]

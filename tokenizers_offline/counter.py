@@ -19,7 +19,7 @@ from tokenizers_offline.prompt import (
     TokenizerUnavailable,
     UnknownModel,
 )
-from tokenizers_offline.segments import CountCache, Splitter
+from tokenizers_offline.segments import SEGMENT_CHARACTERS, CountCache, Splitter
 from tokenizers_offline.store import TokenizerStore
 
 CACHE_BYTES = 64 * 1024 * 1024
@@ -57,10 +57,11 @@ class HiddenPrompts(Protocol):
 class _Language:
     """One encoding ready to count: its encoder and how its texts are split, specials recognised and not."""
 
-    __slots__ = ("encoder", "ordinary", "recognising")
+    __slots__ = ("encoder", "ordinary", "recognising", "spaces")
 
     def __init__(self, encoder: Encoder, recognising: Splitter, ordinary: Splitter) -> None:
         self.encoder = encoder
+        self.spaces = ((encoder.name, False), (encoder.name, True))
         self.recognising = recognising
         self.ordinary = ordinary
 
@@ -99,9 +100,8 @@ class TokenCounter:
         spec = self.resolve(model)
         language = self._language(spec)
         rendered = self._render(spec, prompt, platform)
-        encoded = 0
-        for text, specials in _texts(rendered.pieces, prompt, language):
-            encoded += self._count_text(language, text, specials=specials)
+        encoded, fresh = self._recall(language, _texts(rendered.pieces, prompt, language))
+        encoded += self._encode(language, fresh)
         return self._conclude(spec, language, rendered, encoded, platform)
 
     def try_count(
@@ -126,25 +126,10 @@ class TokenCounter:
         if layout_us(prompt, spec.layout, enough=MOST_LAYOUT_US) > MOST_LAYOUT_US:
             return None
         rendered = self._render(spec, prompt, platform)
-        encoded = 0
-        fresh: list[tuple[str, bool]] = []
-        fresh_characters = 0
-        name = spec.encoding
-        for text, specials in _texts(rendered.pieces, prompt, language):
-            space = (name, specials)
-            for segment in (language.recognising if specials else language.ordinary).split(text):
-                count = self.cache.get(space, segment)
-                if count is None:
-                    fresh.append((segment, specials))
-                    fresh_characters += len(segment)
-                    if fresh_characters > max_new_characters:
-                        return None
-                else:
-                    encoded += count
-        for segment, specials in fresh:
-            count = language.encoder.count(segment, specials=specials)
-            self.cache.put((name, specials), segment, count)
-            encoded += count
+        encoded, fresh = self._recall(language, _texts(rendered.pieces, prompt, language))
+        if sum(len(piece.text) for piece in fresh) > max_new_characters:
+            return None
+        encoded += self._encode(language, fresh)
         return self._conclude(spec, language, rendered, encoded, platform)
 
     def count_texts(self, model: str, texts: Sequence[str]) -> list[int]:
@@ -154,7 +139,11 @@ class TokenCounter:
         """
         language = self._language(self.resolve(model))
         specials = language.encoder.specials
-        return [self._count_text(language, text, specials=specials) for text in texts]
+        counts = []
+        for text in texts:
+            remembered, fresh = self._recall(language, (Piece(text, specials),))
+            counts.append(remembered + self._encode(language, fresh))
+        return counts
 
     def resolve(self, model: str) -> ModelSpec:
         """The catalog's answer for a model name; for unknown ones an error or a labelled estimate, as configured."""
@@ -201,14 +190,34 @@ class TokenCounter:
         template = self.store.template(spec.template) if spec.template else ""
         return layout.render(prompt, spec, platform=platform, template=template)
 
-    def _count_text(self, language: _Language, text: str, *, specials: bool) -> int:
-        space = (language.encoder.name, specials)
+    def _recall(self, language: _Language, texts: Iterable[Piece]) -> tuple[int, list[Piece]]:
+        """Tokens of the segments that are remembered, and the segments that are not."""
+        recall, spaces = self.cache.get, language.spaces
+        tokens = 0
+        fresh: list[Piece] = []
+        for piece in texts:
+            text, specials = piece
+            if len(text) <= SEGMENT_CHARACTERS:  # its own only segment
+                count = recall(spaces[specials], text)
+                if count is not None:
+                    tokens += count
+                elif text:
+                    fresh.append(piece)
+                continue
+            for segment in (language.recognising if specials else language.ordinary).split(text):
+                count = recall(spaces[specials], segment)
+                if count is not None:
+                    tokens += count
+                else:
+                    fresh.append(Piece(segment, specials))
+        return tokens, fresh
+
+    def _encode(self, language: _Language, segments: Iterable[Piece]) -> int:
+        """Tokens of new segments, which are remembered from now on."""
         total = 0
-        for segment in (language.recognising if specials else language.ordinary).split(text):
-            count = self.cache.get(space, segment)
-            if count is None:
-                count = language.encoder.count(segment, specials=specials)
-                self.cache.put(space, segment, count)
+        for text, specials in segments:
+            count = language.encoder.count(text, specials=specials)
+            self.cache.put(language.spaces[specials], text, count)
             total += count
         return total
 
@@ -262,10 +271,10 @@ _WARM_UP = ("Hello, world. " * 20, "你好，世界！", "def f(x):\n    return 
 """Texts that make an engine set up what it sets up on first use."""
 
 
-def _texts(pieces: tuple[Piece, ...], prompt: Prompt, language: _Language) -> list[tuple[str, bool]]:
-    """Each piece with whether specials are recognised in it. In a text prompt the encoding's own rule decides:
-    its server reads the text as it is, whatever the layout that passed it on."""
+def _texts(pieces: tuple[Piece, ...], prompt: Prompt, language: _Language) -> Iterable[Piece]:
+    """The pieces; in a text prompt the encoding's own rule decides whether specials are recognised, since its server
+    reads the text as it is, whatever the layout that passed it on."""
     if isinstance(prompt, TextPrompt):
         specials = language.encoder.specials
-        return [(piece.text, specials) for piece in pieces]
-    return [(piece.text, piece.specials) for piece in pieces]
+        return [Piece(piece.text, specials) for piece in pieces]
+    return pieces

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from tokenizers_offline.prompt import Accuracy, Prompt
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """A stretch of text that may be encoded apart from its neighbours without changing the sum.
 
     `specials`: whether special tokens written in the text are recognised (chat templates) or are

@@ -55,6 +55,10 @@ def _turns_of(message: Message, names: dict[str, str], *, keep_developer: bool) 
     role = message.role.lower()
     if not (keep_developer and role == "developer"):
         role = _ROLES.get(role, role)
+    parts = message.parts
+    if len(parts) == 1 and type(parts[0]) is TextPart:  # most of a conversation, told apart early for speed
+        yield Turn(role, parts[0].text, name=message.name, parts=(parts[0],), extra=dict(message.extra))
+        return
     shown: list[TextPart | MediaPart] = []
     reasoning: list[str] = []
     calls: list[ToolCallPart] = []

@@ -20,6 +20,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.nodes import Node
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
 
 from tokenizers_offline.layouts.base import ModelSpec, Piece, Rendered
 from tokenizers_offline.layouts.conversation import (
@@ -225,10 +226,25 @@ class _Generation(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
+_PLAIN: dict[type, Any] = {str: "", int: 0, bool: False, dict: {}, list: [], tuple: (), Namespace: Namespace()}
+"""The values templates mostly handle, with an example of each: what is safe on them, their type alone decides."""
+
+
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """jinja2's own rules, remembered for plain values: templates ask three times and more for each message."""
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        kind = type(obj)
+        return _is_safe_on(kind, attr) if kind in _PLAIN else super().is_safe_attribute(obj, attr, value)
+
+
+@lru_cache(maxsize=1024)
+def _is_safe_on(kind: Any, attribute: str) -> bool:
+    return ImmutableSandboxedEnvironment().is_safe_attribute(_PLAIN[kind], attribute, None)
+
+
 def _environment(tojson: Callable[..., str]) -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
-    )
+    environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation])
     environment.filters["tojson"] = tojson
     functions: dict[str, Callable[..., Any]] = {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
     environment.globals.update(functions)

@@ -32,6 +32,7 @@ from tokenizers_offline.prompt import (
 _FRAME = 3
 _RESULT_ROLES = ("tool", "function")
 _KNOWN_ROLES = frozenset({"assistant", "developer", "function", "system", "tool", "user"})
+_PLAIN_ROLES = ("user", "assistant")
 _TAG = 2
 _PARALLEL_EXTRA = 20
 """One message to `multi_tool_use.parallel` and one with all results, besides their JSON."""
@@ -55,9 +56,13 @@ def add_chat(tally: Tally, prompt: ChatPrompt, model: str, generation: Generatio
         message = messages[index]
         index += 1
         parts = message.parts
-        if len(parts) == 1 and message.role == "user" and not message.name and type(parts[0]) is TextPart:
-            tally.add_tokens(_FRAME + 1)  # most of a conversation, told apart early for speed
-            tally.add_text(parts[0].text)
+        if len(parts) == 1 and message.role in _PLAIN_ROLES and not message.name and type(parts[0]) is TextPart:
+            text = parts[0].text  # most of a conversation, told apart early for speed
+            tally.add_tokens(_FRAME + 1)
+            tally.add_text(text)
+            if text and message.role == "assistant":
+                tally.add_tokens(generation.history)
+                _add_tag(tally, tagged)
             continue
         calls = [part for part in message.parts if isinstance(part, ToolCallPart)]
         if len(calls) > 1 and generation.merges_calls:

@@ -45,3 +45,9 @@ def test_surplus_of_texts_is_the_sum_of_theirs(texts: list[str]) -> None:
 
 def test_lone_surrogates_are_counted_like_any_character() -> None:
     assert count_surplus(["\ud800 1 2"], {b"D ": 1.0}) == 1.0
+
+
+def test_a_remembered_surplus_is_that_of_its_own_weights() -> None:
+    for _ in range(2):
+        assert count_surplus(["a b"], {b" ": 1.5}) == 1.5
+        assert count_surplus(["a b"], {b" ": 2.0}) == 2.0

@@ -1,4 +1,6 @@
 import pytest
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
 
 from tests.tokenizers_offline.layouts.conversations import WEATHER, answer, call, chat, said
 from tokenizers_offline.catalog import Catalog
@@ -183,3 +185,14 @@ def test_every_installed_template_takes_a_question_and_a_tool_s_answer(installed
         answered = LAYOUT.render(used, model, template=template)
         failed = any("failed" in note for note in answered.notes)
         assert failed == (model.template in without_calls), (model.family, answered.notes)
+
+
+@pytest.mark.parametrize("value", ["text", 1, True, {"a": 1}, [1], (1,), Namespace(), compile_template])
+@pytest.mark.parametrize(
+    "name", ["__class__", "upper", "format", "append", "clear", "keys", "mro", "_x", "__globals__"]
+)
+def test_remembered_safety_is_jinjas_own(value: object, name: str) -> None:
+    own = ImmutableSandboxedEnvironment()
+    environment = compile_template(PLAIN).template.environment
+    assert isinstance(environment, ImmutableSandboxedEnvironment)
+    assert environment.is_safe_attribute(value, name, None) == own.is_safe_attribute(value, name, None)

@@ -56,6 +56,9 @@ LOOK_PERIOD_S = 0.4
 SWEEP_PERIOD_S = 5.0
 """How often orphaned holds are looked for, and this process's sign of life is renewed."""
 
+SWEEPS_A_TIMEOUT = 4
+"""And at least so often within the hold timeout, or a living process would be taken for dead."""
+
 UPSTREAM_KEEPALIVE_S = 55.0
 """Idle upstream connections are closed before the 60 s at which most load balancers close theirs."""
 
@@ -176,7 +179,7 @@ async def open_runtime(
         counting=prompts,
         upstreams=open_upstreams(settings.upstreams),
         watchdog=watchdog,
-        metrics=Metrics(),
+        metrics=Metrics(most_models=settings.metrics.most_models, most_keys=settings.metrics.most_keys),
         clock=clock,
         started_at=clock(),
         notes=notes,
@@ -262,7 +265,7 @@ async def _sweep(engine: BudgetEngine, clock: Callable[[], float]) -> None:
                 _log.error("store_lost", reason=engine.store_error)
             else:
                 _log.info("store_recovered")
-        await asyncio.sleep(SWEEP_PERIOD_S)
+        await asyncio.sleep(min(SWEEP_PERIOD_S, engine.hold_timeout_s / SWEEPS_A_TIMEOUT))
 
 
 async def _follow(notes: OperatorNotes) -> None:

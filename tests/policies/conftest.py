@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
     """A Redis of our own on a socket, for the whole run; every test has a prefix of its own."""
     if not RedisServer.installed():
         pytest.skip("redis-server is not installed")
+    import_module("policies.stores.redis")  # what it reads from disk when first opened must not block a test's loop
     server = RedisServer(tmp_path_factory.mktemp("redis"))
     server.start()
     yield server

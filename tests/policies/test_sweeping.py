@@ -136,3 +136,15 @@ async def test_counters_and_holds_outlive_a_restart(kept_url: str) -> None:
     second = open_store(kept_url, server_time=False)
     assert await figures(process(second, "second")) == [(101, 150), (0, 1)]
     await second.close()
+
+
+async def test_hundreds_of_orphans_are_all_settled_in_one_sweep(store: BudgetStore) -> None:
+    plan = policy(Limit("tokens", 100_000, "day"))
+    gone, heir = process(store, "gone", plan), process(store, "heir", plan)
+    for _ in range(250):
+        await held(gone, Estimate(10, 10))
+    abandoned = await heir.sweep(now=NOON, dead_owners={"gone"})
+    assert len({reservation.id for reservation in abandoned}) == 250
+    assert await store.holds() == []
+    assert await figures(heir) == [(250 * 20, 0)]
+    assert [line.outcome async for line in store.entries()] == ["abandoned"] * 250

@@ -84,7 +84,7 @@ class Scale:
     callers: int = 1600
     seconds: float = 45.0
     kill_every_s: float = 4.0
-    stream_s: tuple[float, float] = (1.0, 7.0)
+    stream_s: tuple[float, float] = (2.0, 14.0)
     hold_timeout_s: float = 12.0
     size: int = 2000
     gateways: int = 4

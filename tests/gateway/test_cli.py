@@ -86,6 +86,7 @@ def test_check_accepts_what_can_be_served(run: Run) -> None:
         "file": "config.yaml",
         "ok": True,
         "problems": [],
+        "warnings": [],
         "upstreams": 1,
         "keys": 2,
         "budgets": 1,

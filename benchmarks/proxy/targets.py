@@ -1,0 +1,203 @@
+"""What is measured: the gateway in several settings, and nginx and Envoy where they are installed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+KEY = "sk-bench"
+_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Target:
+    """A proxy under test and its processes."""
+
+    name: str
+    port: int
+    command: list[str]
+
+    def start(self, logs: Path) -> float:
+        """Start it; returns the seconds until it took a connection."""
+        began = time.perf_counter()
+        with (logs / f"{self.name.replace(' ', '-')}.log").open("wb") as log:
+            self._child = subprocess.Popen(self.command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 0.5).close()
+                return time.perf_counter() - began
+            except OSError:
+                if self._child.poll() is not None or time.perf_counter() - began > 60:
+                    raise SystemExit(f"{self.name} did not start: see {logs}") from None
+                time.sleep(0.01)
+
+    def stop(self) -> None:
+        """End it and its children."""
+        os.killpg(self._child.pid, signal.SIGTERM)
+        try:
+            self._child.wait(15)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._child.pid, signal.SIGKILL)
+            self._child.wait()
+
+    def cpu_s(self) -> float:
+        """User and system seconds of all its processes so far."""
+        return sum(_cpu_s(pid) for pid in self._pids())
+
+    def memory_mb(self) -> list[float]:
+        """Proportional set size of each process, its first one first: shared pages are counted once."""
+        return [_memory_mb(pid) for pid in self._pids()]
+
+    def _pids(self) -> list[int]:
+        children: dict[int, list[int]] = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                fields = _stat(int(entry.name))
+                if fields:
+                    children.setdefault(int(fields[1]), []).append(int(entry.name))
+        found, left = [], [self._child.pid]
+        while left:
+            pid = left.pop(0)
+            found.append(pid)
+            left += children.get(pid, [])
+        return found
+
+
+def _stat(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _cpu_s(pid: int) -> float:
+    fields = _stat(pid)
+    return (int(fields[11]) + int(fields[12])) * _TICK_S if fields else 0.0
+
+
+def _memory_mb(pid: int) -> float:
+    try:
+        found = re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+    except OSError:
+        return 0.0
+    return int(found[1]) / 1024 if found else 0.0
+
+
+def gateway(
+    folder: Path,
+    upstream_port: int,
+    *,
+    name: str = "tollgate",
+    keys: int = 1,
+    budgets: int = 1,
+    workers: int = 1,
+    encodings: tuple[str, ...] = ("o200k_base",),
+) -> Target:
+    """The gateway with everything on: keys, exact counts, budgets in SQLite, ledger, headers, metrics, log."""
+    port = free_port()
+    known = [KEY] + [f"sk-other-{number}" for number in range(1, keys)]
+    config = {
+        "server": {"host": "127.0.0.1", "port": port, "workers": workers, "log_format": "json"},
+        "store": {"url": f"sqlite:///{folder}/{name.replace(' ', '-')}.db"},
+        "tokenizers": {"dir": os.environ.get("MODELS_DIR", str(ROOT / "models")), "preload": list(encodings)},
+        "upstreams": [{"name": "mock", "url": f"http://127.0.0.1:{upstream_port}"}],
+        "keys": [
+            {"id": f"key{number}", "digest": "sha256:" + hashlib.sha256(key.encode()).hexdigest()}
+            for number, key in enumerate(known)
+        ],
+        "budgets": [
+            {
+                "name": f"budget{number}",
+                "each": "key",
+                "limits": [{"tokens": 10**12, "per": "minute"}, {"tokens": 10**14, "per": "day"}],
+            }
+            for number in range(budgets)
+        ],
+    }
+    path = folder / f"{name.replace(' ', '-')}.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return Target(name, port, [sys.executable, "-m", "gateway", "serve", "--config", str(path)])
+
+
+def nginx(folder: Path, upstream_port: int) -> Target | None:
+    """nginx with one worker, proxying only; None where it is not installed."""
+    found = shutil.which("nginx")
+    if found is None:
+        return None
+    port = free_port()
+    path = folder / "nginx.conf"
+    path.write_text(
+        f"worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.err;\n"
+        "events { worker_connections 4096; }\n"
+        "http { access_log off; client_max_body_size 64m; client_body_buffer_size 1m; keepalive_requests 100000000;\n"
+        f" upstream mock {{ server 127.0.0.1:{upstream_port}; keepalive 512; keepalive_requests 100000000; }}\n"
+        f" server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://mock; proxy_http_version 1.1;\n"
+        '  proxy_set_header Connection ""; proxy_buffering off; } } }\n'
+    )
+    return Target("nginx", port, [found, "-c", str(path)])
+
+
+def envoy(folder: Path, upstream_port: int) -> Target | None:
+    """Envoy with one worker, proxying only; None where ``ENVOY`` names no binary and none is on the path."""
+    found = os.environ.get("ENVOY") or shutil.which("envoy")
+    if found is None:
+        return None
+    port = free_port()
+    kind = "type.googleapis.com/envoy.extensions.filters"
+    manager = {
+        "@type": f"{kind}.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "bench",
+        "route_config": {
+            "virtual_hosts": [
+                {
+                    "name": "all",
+                    "domains": ["*"],
+                    "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "mock", "timeout": "0s"}}],
+                }
+            ]
+        },
+        "http_filters": [{"name": "router", "typed_config": {"@type": f"{kind}.http.router.v3.Router"}}],
+    }
+
+    def at(where: int) -> dict[str, object]:
+        return {"socket_address": {"address": "127.0.0.1", "port_value": where}}
+
+    config = {
+        "static_resources": {
+            "listeners": [
+                {"address": at(port), "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}]}
+            ],
+            "clusters": [
+                {
+                    "name": "mock",
+                    "type": "STATIC",
+                    "load_assignment": {
+                        "cluster_name": "mock",
+                        "endpoints": [{"lb_endpoints": [{"endpoint": {"address": at(upstream_port)}}]}],
+                    },
+                }
+            ],
+        }
+    }
+    path = folder / "envoy.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return Target("envoy", port, [found, "-c", str(path), "--concurrency", "1", "--disable-hot-restart", "-l", "error"])

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import threading
 import zlib
@@ -56,6 +57,7 @@ class TokenizerStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._templates_folder = str(root / "templates")
         self._lock = threading.Lock()
         self._records: dict[str, tuple[int, InstalledEncoding]] = {}
         self._templates: dict[str, tuple[int, str]] = {}
@@ -80,14 +82,17 @@ class TokenizerStore:
         """An installed chat template; "" when there is none of that id."""
         if not _NAME.fullmatch(template_id):
             return ""
-        path = self._folder("templates") / f"{template_id}.json"
+        name = (
+            f"{self._templates_folder}/{template_id}.json"  # asked for with every prompt: pathlib costs as much again
+        )
         try:
-            changed = path.stat().st_mtime_ns
+            changed = os.stat(name).st_mtime_ns
         except FileNotFoundError:
             return ""
         known = self._templates.get(template_id)
         if known is not None and known[0] == changed:
             return known[1]
+        path = Path(name)
         data = _read_json(path)
         text = str(data.get("text"))
         if hashlib.sha256(text.encode()).hexdigest() != data.get("sha256"):

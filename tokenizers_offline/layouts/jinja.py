@@ -234,7 +234,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     """jinja2's own rules, remembered for plain values: templates ask three times and more for each message."""
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        kind = type(obj)
+        kind: Any = type(obj)
         return _is_safe_on(kind, attr) if kind in _PLAIN else super().is_safe_attribute(obj, attr, value)
 
 

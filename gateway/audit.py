@@ -12,14 +12,12 @@ from gateway.exchange import EXCHANGE
 if TYPE_CHECKING:
     from aiohttp import web
 
-_log = structlog.get_logger("audit")
-
 
 def audit(
     request: web.Request, action: str, *, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None, **on: Any
 ) -> None:
     """Write down a change made through the API. `on` names what was changed."""
-    _log.info(
+    structlog.get_logger("audit").info(
         action,
         actor="admin",
         remote=request.remote,
@@ -34,7 +32,7 @@ def audit_command(
     actor: str, action: str, *, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None, **on: Any
 ) -> None:
     """Write down a change made on the command line by `actor`, a user of the machine."""
-    _log.info(
+    structlog.get_logger("audit").info(
         action,
         actor=actor,
         **on,

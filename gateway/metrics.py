@@ -1,6 +1,7 @@
 """The gateway's Prometheus metrics: names, labels and how one request moves them.
 
-Labels never hold what a caller may invent: a model counts under its catalog family.
+Labels never hold what a caller may invent without end: a model counts under its catalog family, and in
+`gateway.genai_metrics` under its own name while there are not too many.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
+
+from gateway.genai_metrics import GenAiMetrics
 
 if TYPE_CHECKING:
     from gateway.exchange import Exchange
@@ -22,10 +25,14 @@ _DRIFT_TOKENS = (-1000, -100, -20, -5, -1, 0, 1, 5, 20, 100, 1000)
 
 
 class Metrics:
-    """One worker's metrics. `registry` is private to the application, so that several may live in one process."""
+    """One worker's metrics. `registry` is private to the application, so that several may live in one process.
 
-    def __init__(self) -> None:
+    `most_models` and `most_keys` bound how many names labels hold.
+    """
+
+    def __init__(self, *, most_models: int = 100, most_keys: int = 0) -> None:
         registry = self.registry = CollectorRegistry()
+        self._genai = GenAiMetrics(registry, most_models=most_models, most_keys=most_keys)
         self._requests = Counter(
             "tollgate_requests",
             "Requests answered.",
@@ -65,6 +72,11 @@ class Metrics:
             "Configurations that a worker read while it runs, and that cannot be used.",
             registry=registry,
         )
+        self.store_up = Gauge(
+            "tollgate_store_up", "1 while the budget store answers, as the latest scraped worker found it, else 0.",
+            registry=registry, multiprocess_mode="mostrecent",
+        )  # fmt: skip
+        self.store_up.set(1)
         self.active = Gauge(
             "tollgate_active_requests", "Requests being answered.", registry=registry, multiprocess_mode="livesum"
         )
@@ -82,6 +94,7 @@ class Metrics:
             self._refusals.labels(exchange.refusing).inc()
         if exchange.degraded:
             self._degraded.labels(exchange.degraded.partition(":")[0]).inc()
+        self._genai.observe(exchange, duration_s=duration_s)
         usage = exchange.usage
         if usage is None:
             return

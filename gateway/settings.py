@@ -104,6 +104,14 @@ class AdminSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricsSettings:
+    """How many models and keys metrics tell apart; with 0 keys no metric names one."""
+
+    most_models: int = 100
+    most_keys: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything config.yaml says, after environment and command line."""
 
@@ -112,5 +120,6 @@ class Settings:
     store: StoreSettings = StoreSettings()
     tokenizers: TokenizerSettings = TokenizerSettings()
     upstreams: tuple[UpstreamSettings, ...] = ()
+    metrics: MetricsSettings = MetricsSettings()
     admin: AdminSettings = AdminSettings()
     source: Path | None = None

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from gateway.config.schema import UNITS, BudgetSection, ConfigFile, KeySection, LimitSection, UpstreamSection
 from gateway.settings import (
     AdminSettings,
+    MetricsSettings,
     ModelOverride,
     ServerSettings,
     Settings,
@@ -62,6 +63,7 @@ def build_settings(config: ConfigFile, *, source: Path) -> Settings:
             ),
         ),
         upstreams=tuple(_upstream(upstream) for upstream in config.upstreams),
+        metrics=MetricsSettings(most_models=config.metrics.most_models, most_keys=config.metrics.most_keys),
         admin=AdminSettings(digest=config.admin.digest),
         source=source,
     )

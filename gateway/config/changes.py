@@ -37,7 +37,13 @@ class Changes:
 def applicable(running: Settings, read: Settings) -> Settings:
     """Return what of a newly read configuration can be in force without a restart."""
     live = {name: getattr(read.server, name) for name in _LIVE_SERVER_FIELDS}
-    return replace(read, server=replace(running.server, **live), store=running.store, tokenizers=running.tokenizers)
+    return replace(
+        read,
+        server=replace(running.server, **live),
+        store=running.store,
+        tokenizers=running.tokenizers,
+        metrics=running.metrics,
+    )
 
 
 def changes_between(running: Settings, read: Settings) -> Changes:

@@ -29,6 +29,7 @@ from gateway.config.fields import (
     mistake,
     option,
 )
+from gateway.config.telling import MetricsSection
 from policies.model import SLIDING_PERIODS, Period, Unit
 
 
@@ -322,6 +323,9 @@ class ConfigFile(Section):
     output_hold_floor: Amount = option(1024, "What `learned` holds before there is history.", example="1024")
     clamp_most: Amount = option(
         32_768, "Largest cap that `clamp` writes for a model whose own limit is not known.", example="32768"
+    )
+    metrics: MetricsSection = option(
+        None, "What metrics tell apart.", example="{most_keys: 50}", factory=MetricsSection
     )
     admin: AdminSection = option(None, "Who may administer.", example='{digest: "sha256:..."}', factory=AdminSection)
     time_zone: TimeZone = option("UTC", "The zone that days, weeks, months and years begin in.", example="UTC")

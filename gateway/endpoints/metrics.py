@@ -11,4 +11,5 @@ from gateway.runtime import RUNTIME
 async def metrics(request: web.Request) -> web.Response:
     """The text exposition format."""
     runtime = request.app[RUNTIME].current
+    runtime.metrics.store_up.set(0 if runtime.engine.store_error else 1)
     return web.Response(body=runtime.metrics.render(), headers={"Content-Type": CONTENT_TYPE})

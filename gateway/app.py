@@ -179,7 +179,7 @@ async def open_runtime(
         counting=prompts,
         upstreams=open_upstreams(settings.upstreams),
         watchdog=watchdog,
-        metrics=Metrics(),
+        metrics=Metrics(most_models=settings.metrics.most_models, most_keys=settings.metrics.most_keys),
         clock=clock,
         started_at=clock(),
         notes=notes,

@@ -26,7 +26,16 @@ from gunicorn import glogging
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
-from gateway.serving import BACKLOG, KEEPALIVE_S, MakeApp, bind, make_runner, new_event_loop, ssl_context
+from gateway.serving import (
+    BACKLOG,
+    KEEPALIVE_S,
+    MakeApp,
+    bind,
+    make_runner,
+    new_event_loop,
+    spare_the_collector,
+    ssl_context,
+)
 from gateway.settings import ServerSettings
 from policies.model import StoreLost
 
@@ -216,6 +225,7 @@ class _Supervisor(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Callable[[], Awaitable[web.AppRunner]]:
         async def runner() -> web.AppRunner:
+            spare_the_collector()
             return make_runner(await self._make_app(), self._server)
 
         return runner

@@ -79,13 +79,17 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How hard a run tries: `gateways` of `workers` processes each. Limits are multiples of `size` tokens."""
+    """How hard a run tries: `gateways` of `workers` processes each. Limits are multiples of `size` tokens.
+
+    `hold_timeout_s` is well above the time for which an overloaded machine may keep a process from giving a sign of
+    life (9 s were seen); killed processes are found by their ids long before.
+    """
 
     callers: int = 1600
     seconds: float = 45.0
     kill_every_s: float = 4.0
     stream_s: tuple[float, float] = (2.0, 14.0)
-    hold_timeout_s: float = 12.0
+    hold_timeout_s: float = 30.0
     size: int = 2000
     gateways: int = 4
     workers: int = 1

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,9 @@ class Gateway(Process):
     async def kill_one(self, client: aiohttp.ClientSession, luck: random.Random) -> None:
         """``kill -9`` this process and start it again, or one of its workers, which comes back by itself."""
         if self.workers > 1:
-            os.kill(luck.choice(self._worker_pids()), signal.SIGKILL)
+            # A worker may be gone between being listed and being killed: they are also replaced in the course of things.
+            with suppress(ProcessLookupError):
+                os.kill(luck.choice(self._worker_pids()), signal.SIGKILL)
             return
         self.up = False
         await self.kill()

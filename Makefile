@@ -39,9 +39,7 @@ fix: $(VENV)/.installed ## format, and repair what lint can
 	@$(BIN)/python -m gateway.config.reference docs/configuration.md
 
 bench: setup ## what the README's figures come from
-	@$(BIN)/python -m benchmarks.budgets
-	@if test -n "$(CASES)"; then $(BIN)/python -m benchmarks.recorded "$(CASES)"; \
-	  else echo "CASES=cases.jsonl.gz make bench also counts recorded calls beside their bills."; fi
+	@CASES="$(CASES)" $(BIN)/python -m benchmarks
 
 overspend: setup ## try hard to overspend, on SQLite and on Redis
 	@$(BIN)/python -m benchmarks.overspend

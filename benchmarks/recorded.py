@@ -160,6 +160,16 @@ def _share(rows: list[tuple[int, int, int]], holds: Callable[[int, int, int], bo
     return f"{100 * sum(holds(*row) for row in rows) / len(rows):.1f}"
 
 
+def count_cases(path: Path) -> Iterator[tuple[dict[str, Any], TokenCount | None]]:
+    """Each case of a file and what the gateway counts for it; None where no format reads its endpoint."""
+    for case in read_cases(path):
+        context = {name: case.get(name) for name in ("provider", "host", "path", "model", "media")}
+        request = {**case["request"], "_ctx": context}
+        if not request.get("model") or not isinstance(request["model"], str):
+            request["model"] = case["model"]
+        yield case, measure(request, case["endpoint"])
+
+
 def main() -> None:
     """Print the table."""
     options = argparse.ArgumentParser(description="Counts beside the providers' own, for recorded calls.")
@@ -170,14 +180,9 @@ def main() -> None:
     chosen = options.parse_args()
     groups: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
     unanswered = 0
-    for case in read_cases(chosen.cases):
+    for case, found in count_cases(chosen.cases):
         if chosen.kind and case["class"] != chosen.kind:
             continue
-        context = {name: case.get(name) for name in ("provider", "host", "path", "model", "media")}
-        request = {**case["request"], "_ctx": context}
-        if not request.get("model") or not isinstance(request["model"], str):
-            request["model"] = case["model"]
-        found = measure(request, case["endpoint"])
         if found is None:
             unanswered += 1
             continue

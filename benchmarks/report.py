@@ -33,11 +33,13 @@ class Report:
     section: str
     figures: tuple[Figure, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    failed: bool = False
+    """The section could not be run to its end; a missed goal is a figure, not a failure."""
 
     def as_json(self) -> dict[str, Any]:
         """The same as plain values."""
         figures = [{**asdict(figure), "met": figure.met} for figure in self.figures]
-        return {"section": self.section, "figures": figures, "notes": list(self.notes)}
+        return {"section": self.section, "figures": figures, "notes": list(self.notes), "failed": self.failed}
 
     def as_table(self) -> Table:
         """The same for a terminal."""

@@ -129,7 +129,7 @@ def budgets(scale: Scale) -> list[dict[str, Any]]:
             "name": "all-sliding",
             "match": strict,
             "limits": [
-                {"tokens": 1600 * size, "per": "minute", "sliding": True},
+                {"tokens": 1350 * size, "per": "minute", "sliding": True},
                 {"requests": 4 * size, "per": "minute", "sliding": True},
             ],
         },

@@ -87,7 +87,7 @@ class Gateway(Process):
     async def kill_one(self, client: aiohttp.ClientSession, luck: random.Random) -> None:
         """``kill -9`` this process and start it again, or one of its workers, which comes back by itself."""
         if self.workers > 1:
-            # A worker may be gone between being listed and being killed: they are also replaced in the course of things.
+            # One may be gone between being listed and being killed: workers are also replaced in the course of things.
             with suppress(ProcessLookupError):
                 os.kill(luck.choice(self._worker_pids()), signal.SIGKILL)
             return

@@ -14,7 +14,19 @@ import click
 
 from gateway.commands.failure import Failure
 
-COMMANDS = ("serve", "check", "explain", "count", "models", "tokenizers", "keys", "status", "usage", "version")
+COMMANDS = (
+    "serve",
+    "check",
+    "explain",
+    "replay",
+    "count",
+    "models",
+    "tokenizers",
+    "keys",
+    "status",
+    "usage",
+    "version",
+)
 
 
 class _LazyGroup(click.Group):

@@ -25,6 +25,7 @@ from gateway.http_upstream import HttpUpstream
 from gateway.incoming import expect_continue
 from gateway.metrics import Metrics
 from gateway.middleware import Handler, boundary
+from gateway.notices import Notices
 from gateway.operator_notes import OperatorNotes
 from gateway.owners import dead_owners, new_owner
 from gateway.proxy import proxy
@@ -35,6 +36,7 @@ from gateway.settings import Settings, UpstreamSettings
 from gateway.unfinished import Unfinished
 from gateway.upstream import Upstream, Upstreams
 from gateway.watchdog import Watchdog
+from gateway.webhook import Webhook
 from policies.engine import BudgetEngine
 from policies.model import StoreLost
 from policies.stores import open_store
@@ -165,6 +167,9 @@ async def open_runtime(
     unfinished = Unfinished()
     notes = OperatorNotes(holder)
 
+    metrics = Metrics(most_models=settings.metrics.most_models, most_keys=settings.metrics.most_keys)
+    webhook = _webhook(settings, client, metrics, clock)
+
     def open_upstreams(configured: Sequence[UpstreamSettings]) -> Upstreams:
         return Upstreams([_upstream(each, client, prompts, clock) for each in configured])
 
@@ -179,10 +184,11 @@ async def open_runtime(
         counting=prompts,
         upstreams=open_upstreams(settings.upstreams),
         watchdog=watchdog,
-        metrics=Metrics(most_models=settings.metrics.most_models, most_keys=settings.metrics.most_keys),
+        metrics=metrics,
         clock=clock,
         started_at=clock(),
         notes=notes,
+        notices=Notices(metrics, webhook),
         reloader=reloader,
     )
     with suppress(StoreLost):  # looked for again and again; until then nobody is called unknown
@@ -193,6 +199,8 @@ async def open_runtime(
         asyncio.create_task(_follow(notes)),
         asyncio.create_task(_relearn(prompts, notes, engine)),
     ]
+    if webhook is not None:
+        background.append(asyncio.create_task(webhook.run()))
     if reloader is not None:
         # A worker that replaces a dead one was forked from a process that read the file long ago.
         await reloader.try_reload("started")
@@ -200,6 +208,8 @@ async def open_runtime(
     try:
         yield
     finally:
+        if webhook is not None:
+            await webhook.finish()
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
@@ -239,6 +249,11 @@ def open_offline(settings: Settings, *, clock: Callable[[], float] = time.time) 
     prompts = Counting(load_tokenizers(settings), DriftLearner(), known_overheads())
     client = HttpClient(limit_per_host=0, keepalive_s=UPSTREAM_KEEPALIVE_S)
     return prompts, Upstreams([_upstream(each, client, prompts, clock) for each in settings.upstreams])
+
+
+def _webhook(settings: Settings, client: HttpClient, metrics: Metrics, clock: Callable[[], float]) -> Webhook | None:
+    told = settings.webhook
+    return Webhook(client, url=told.url, secret=told.secret, metrics=metrics, clock=clock) if told else None
 
 
 def _upstream(

@@ -72,6 +72,14 @@ class Metrics:
             "Configurations that a worker read while it runs, and that cannot be used.",
             registry=registry,
         )
+        self.budget_notices = Counter(
+            "tollgate_budget_notices", "Thresholds passed and budgets exhausted, once a window.", ("kind", "budget"),
+            registry=registry,
+        )  # fmt: skip
+        self.webhook_deliveries = Counter(
+            "tollgate_webhook_deliveries", "Notices for the webhook: delivered, failed for good, or dropped.",
+            ("result",), registry=registry,
+        )  # fmt: skip
         self.store_up = Gauge(
             "tollgate_store_up", "1 while the budget store answers, as the latest scraped worker found it, else 0.",
             registry=registry, multiprocess_mode="mostrecent",

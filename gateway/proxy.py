@@ -231,6 +231,8 @@ async def reserve(
     exchange.statuses = decision.statuses
     exchange.degraded = decision.degraded
     exchange.warnings = decision.warnings
+    if decision.warnings or decision.refusal is not None:
+        runtime.notices.heed(decision, runtime.policy, now=runtime.clock())
     reservation = decision.reservation
     if reservation is None:
         assert decision.refusal is not None

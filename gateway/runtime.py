@@ -11,6 +11,7 @@ from aiohttp import web
 if TYPE_CHECKING:
     from gateway.counting import Counting
     from gateway.metrics import Metrics
+    from gateway.notices import Notices
     from gateway.operator_notes import OperatorNotes
     from gateway.reloading import Reloader
     from gateway.settings import Settings
@@ -41,6 +42,7 @@ class Runtime:
     clock: Callable[[], float]
     started_at: float
     notes: OperatorNotes
+    notices: Notices
     kept: Mapping[str, KeptKey] = field(default_factory=dict)
     keys_known: bool = False
     reloader: Reloader | None = None

@@ -112,6 +112,14 @@ class MetricsSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class WebhookSettings:
+    """Where notices are posted, and what they are signed with."""
+
+    url: str
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything config.yaml says, after environment and command line."""
 
@@ -121,5 +129,6 @@ class Settings:
     tokenizers: TokenizerSettings = TokenizerSettings()
     upstreams: tuple[UpstreamSettings, ...] = ()
     metrics: MetricsSettings = MetricsSettings()
+    webhook: WebhookSettings | None = None
     admin: AdminSettings = AdminSettings()
     source: Path | None = None

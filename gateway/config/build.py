@@ -19,6 +19,7 @@ from gateway.settings import (
     TlsSettings,
     TokenizerSettings,
     UpstreamSettings,
+    WebhookSettings,
 )
 from policies.model import Budget, Key, Limit, Match, OutputHold, Weights
 from policies.policy import Policy
@@ -64,6 +65,7 @@ def build_settings(config: ConfigFile, *, source: Path) -> Settings:
         ),
         upstreams=tuple(_upstream(upstream) for upstream in config.upstreams),
         metrics=MetricsSettings(most_models=config.metrics.most_models, most_keys=config.metrics.most_keys),
+        webhook=WebhookSettings(url=config.webhook.url, secret=config.webhook.secret) if config.webhook else None,
         admin=AdminSettings(digest=config.admin.digest),
         source=source,
     )

@@ -10,7 +10,7 @@ from gateway.settings import Settings
 from policies.model import Budget, Key, Limit
 
 _LIVE_SERVER_FIELDS = ("unmatched", "on_disconnect")
-_SECRET = {"api_key", "upstream_key", "digest", "headers"}
+_SECRET = {"api_key", "upstream_key", "digest", "headers", "webhook"}
 _NOT_THE_FILES = {"source", "_by_digest"}
 _WRITTEN_AS = {
     "max_body_bytes": "max_body",
@@ -43,6 +43,7 @@ def applicable(running: Settings, read: Settings) -> Settings:
         store=running.store,
         tokenizers=running.tokenizers,
         metrics=running.metrics,
+        webhook=running.webhook,
     )
 
 

@@ -29,7 +29,7 @@ from gateway.config.fields import (
     mistake,
     option,
 )
-from gateway.config.telling import MetricsSection
+from gateway.config.telling import MetricsSection, WebhookSection
 from policies.model import SLIDING_PERIODS, Period, Unit
 
 
@@ -326,6 +326,11 @@ class ConfigFile(Section):
     )
     metrics: MetricsSection = option(
         None, "What metrics tell apart.", example="{most_keys: 50}", factory=MetricsSection
+    )
+    webhook: WebhookSection | None = option(
+        None,
+        "Who is told, once a window, of `warn_at` thresholds passed and of budgets that have nothing left.",
+        example='{url: "https://ops.example.com/tollgate", secret: "${TOLLGATE_WEBHOOK_SECRET}"}',
     )
     admin: AdminSection = option(None, "Who may administer.", example='{digest: "sha256:..."}', factory=AdminSection)
     time_zone: TimeZone = option("UTC", "The zone that days, weeks, months and years begin in.", example="UTC")

@@ -15,7 +15,7 @@ from gateway.config.fields import DIGEST_REMEDY
 from gateway.config.problems import Problem, did_you_mean
 from gateway.config.schema import ConfigFile
 
-_SECRET_FIELDS = {"api_key", "upstream_key", "digest", "key", "headers"}
+_SECRET_FIELDS = {"api_key", "upstream_key", "digest", "key", "headers", "secret"}
 _KINDS = {
     "string_type": "is not text",
     "int_type": "is not a whole number",

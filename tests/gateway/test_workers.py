@@ -9,13 +9,14 @@ import sqlite3
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
 import yaml
 
 from benchmarks.overspend.fleet import free_port
-from tests.conftest import config_for
+from tests.conftest import MODELS_DIR, config_for
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -60,6 +61,36 @@ def test_a_worker_opens_one_runtime_only(tmp_path: Path) -> None:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=10) as answer:
             assert json.load(answer)["status"] == "ok"
         assert len(owners_in(path)) == 2
+    finally:
+        os.killpg(child.pid, signal.SIGTERM)
+        assert child.wait(20) == 0
+        assert child.stdout is not None
+        child.stdout.close()
+
+
+def children_of(pid: int) -> set[int]:
+    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
+def test_first_workers_answer_while_tokenizers_load_and_hand_over_without_an_error(tmp_path: Path) -> None:
+    tokenizers = {"dir": str(MODELS_DIR), "preload": ["o200k_base"]}
+    child, port = serve(tmp_path, store={"url": f"sqlite:///{tmp_path / 'budgets.db'}"}, tokenizers=tokenizers)
+    answered, first = 0, set[int]()
+    try:
+        deadline = time.monotonic() + 60
+        while not answered or children_of(child.pid) & first or len(children_of(child.pid)) != 2:
+            assert time.monotonic() < deadline
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=10) as answer:
+                    assert json.load(answer)["status"] == "ok"
+            except urllib.error.URLError:
+                assert not answered  # nobody listens yet
+                time.sleep(0.02)
+            else:
+                first = first or children_of(child.pid)
+                answered += 1
+        assert len(first) == 2
+        assert answered > 2
     finally:
         os.killpg(child.pid, signal.SIGTERM)
         assert child.wait(20) == 0

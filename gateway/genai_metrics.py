@@ -57,6 +57,7 @@ class GenAiMetrics:
     def __init__(self, registry: CollectorRegistry, *, most_models: int, most_keys: int) -> None:
         self._models = Known(most_models)
         self._keys = Known(most_keys) if most_keys else None
+        self._found: dict[tuple[str, str, str, str], tuple[Histogram, Histogram, Histogram, Histogram]] = {}
         self._usage = Histogram(
             "gen_ai_client_token_usage", "Input and output tokens of a request, as charged.",
             (*_LABELS, "gen_ai_token_type"), buckets=_TOKENS, registry=registry,
@@ -83,17 +84,35 @@ class GenAiMetrics:
             self._key_tokens.labels(key_id, "output").inc(usage.output_tokens)
         if fmt is None or not exchange.upstream or not exchange.model:
             return
-        # A name that no upstream has answered for takes no place among the known ones.
-        model = self._models.label(exchange.model) if usage is not None else OTHER
-        labels = (_operation(fmt.name, exchange.path), provider(fmt.name), model, exchange.upstream)
-        error = "" if exchange.outcome == "ok" else exchange.error or exchange.outcome
-        self._duration.labels(*labels, error).observe(duration_s)
+        labels = (_operation(fmt.name, exchange.path), provider(fmt.name))
+        failed = exchange.outcome != "ok"
         if usage is None:
+            if failed:  # else a provider's own count, which no model answers
+                # A name that no upstream has answered for takes no place among the known ones.
+                at = (*labels, OTHER, exchange.upstream, exchange.error or exchange.outcome)
+                self._duration.labels(*at).observe(duration_s)
             return
-        self._usage.labels(*labels, "input").observe(usage.input_tokens)
-        self._usage.labels(*labels, "output").observe(usage.output_tokens)
+        known = (*labels, self._models.label(exchange.model), exchange.upstream)
+        duration, first_token, input_tokens, output_tokens = self._series(known)
+        if failed:
+            duration = self._duration.labels(*known, exchange.error or exchange.outcome)
+        duration.observe(duration_s)
+        input_tokens.observe(usage.input_tokens)
+        output_tokens.observe(usage.output_tokens)
         if exchange.relayed_bytes:
-            self._first_token.labels(*labels).observe(exchange.first_byte_s)
+            first_token.observe(exchange.first_byte_s)
+
+    def _series(self, labels: tuple[str, str, str, str]) -> tuple[Histogram, Histogram, Histogram, Histogram]:
+        """Duration without an error, first token, input and output of one set of labels, looked up once."""
+        found = self._found.get(labels)
+        if found is None:
+            found = self._found[labels] = (
+                self._duration.labels(*labels, ""),
+                self._first_token.labels(*labels),
+                self._usage.labels(*labels, "input"),
+                self._usage.labels(*labels, "output"),
+            )
+        return found
 
 
 def provider(format_name: str) -> str:

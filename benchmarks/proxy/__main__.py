@@ -148,13 +148,14 @@ def _scaling(folder: Path, port: int, start: object, asked: argparse.Namespace) 
 def _footprint(folder: Path, port: int, start: object, spawn: multiprocessing.context.SpawnContext) -> None:
     assert callable(start)
     print("\n### Memory, start, loop stall\n")
-    for workers, encodings in ((1, FIVE[:1]), (1, FIVE), (2, FIVE[:1]), (2, FIVE)):
+    for workers, encodings in ((1, FIVE[:1]), (1, FIVE), (2, FIVE), (3, FIVE)):
         target = gateway(folder, port, name=f"{workers} workers {len(encodings)}", workers=workers, encodings=encodings)
         took_s = start(target)
         with ProcessPoolExecutor(1, mp_context=spawn) as pool:
-            visit(target, Cell(1_000, 16), seconds=3, pool=pool)
-            time.sleep(6 * len(encodings) ** 0.5)
-            visit(target, Cell(1_000, 16), seconds=2, pool=pool)
+            target.wait_until_loaded(workers=workers)
+            time.sleep(3 * len(encodings) if workers == 1 else 1)
+            for cell in (Cell(1_000, 16), Cell(400_000, 2), Cell(1_000, 16)):
+                visit(target, cell, seconds=1, pool=pool)
             memory = target.memory_mb()
             print(
                 f"{workers} worker(s), {len(encodings)} encoding(s): took a connection after {took_s:.2f} s, "

@@ -67,6 +67,17 @@ class Target:
         """Proportional set size of each process, its first one first: shared pages are counted once."""
         return [_memory_mb(pid) for pid in self._pids()]
 
+    def wait_until_loaded(self, *, workers: int) -> None:
+        """Wait for the workers that share the loaded tokenizers to be alone; one worker alone loads as it goes."""
+        first, due = set[int](), time.perf_counter() + 120
+        while workers > 1 and time.perf_counter() < due:
+            now = set(self._pids()[1:])
+            if len(now) == workers and not first:
+                first = now  # they listen before they are forked
+            elif len(now) == workers and not now & first:
+                return
+            time.sleep(0.1)
+
     def _pids(self) -> list[int]:
         children: dict[int, list[int]] = {}
         for entry in Path("/proc").iterdir():

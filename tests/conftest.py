@@ -17,11 +17,16 @@ import structlog
 import yaml
 from aiohttp import web
 from blockbuster import blockbuster_ctx
+from hypothesis import HealthCheck, settings
 
 from tests.fakes import FakeClock, FakeUpstream
 
 MODELS_DIR = Path(os.environ.get("MODELS_DIR", Path(__file__).parent.parent / "models"))
 KEY = "sk-test-alice"
+
+# How long an example takes says more of the machine than of the law it tries.
+settings.register_profile("any-machine", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any-machine")
 
 
 @pytest.fixture(autouse=True)

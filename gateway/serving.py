@@ -22,6 +22,9 @@ COLLECT_AFTER = (20_000, 20, 20)
 KEEPALIVE_S = 75.0
 """Longer than the usual idle timeouts of load balancers (60 s), so that they close first and never race us."""
 
+LATE_S = 0.5
+"""How long a connection taken just before the listening ended may take to bring its request."""
+
 MakeApp = Callable[[], Awaitable[web.Application]]
 
 
@@ -50,9 +53,21 @@ def spare_the_collector() -> None:
     gc.set_threshold(*COLLECT_AFTER)
 
 
+class _Runner(web.AppRunner):
+    """Answers, before it closes idle connections, those that were taken in the moment the listening ended: aiohttp
+    counts them as idle while their request is still on its way, and their callers would get no answer at all."""
+
+    async def cleanup(self) -> None:
+        for site in list(self.sites):
+            await site.stop()
+        if self.server is not None and self.server.connections:
+            await asyncio.sleep(LATE_S)
+        await super().cleanup()
+
+
 def make_runner(app: web.Application, server: ServerSettings) -> web.AppRunner:
     """Wrap an application so that it serves: no second access log, running requests may finish."""
-    return web.AppRunner(
+    return _Runner(
         app,
         access_log=None,
         handle_signals=False,

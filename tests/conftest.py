@@ -21,7 +21,9 @@ from hypothesis import HealthCheck, settings
 
 from tests.fakes import FakeClock, FakeUpstream
 
-MODELS_DIR = Path(os.environ.get("MODELS_DIR", Path(__file__).parent.parent / "models"))
+MODELS_DIR = Path(os.environ.get("MODELS_DIR", Path(__file__).parent.parent / "models")).absolute()
+if "MODELS_DIR" in os.environ:
+    os.environ["MODELS_DIR"] = str(MODELS_DIR)  # make sets it to a relative path, and some tests run elsewhere
 KEY = "sk-test-alice"
 
 # How long an example takes says more of the machine than of the law it tries.

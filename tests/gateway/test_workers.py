@@ -87,7 +87,8 @@ def test_first_workers_answer_while_tokenizers_load_and_hand_over_without_an_err
                 assert not answered  # nobody listens yet
                 time.sleep(0.02)
             else:
-                first = first or children_of(child.pid)
+                if len(first) < 2:  # the second may be forked only after the first answers
+                    first |= children_of(child.pid)
                 answered += 1
         assert len(first) == 2
         assert answered > 2

@@ -1,8 +1,10 @@
-"""Who is calling: the key behind a request's credential."""
+"""Who is calling: the key behind a request's credential, and the address behind its proxies."""
 
 from __future__ import annotations
 
 import hmac
+from functools import lru_cache
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from gateway import formats
@@ -51,6 +53,23 @@ def require_admin(runtime: Runtime, request: web.Request) -> None:
         raise Unauthorized(
             "This needs the admin key, as `Authorization: Bearer ...` or `x-api-key: ...`.", code="invalid_admin_key"
         )
+
+
+@lru_cache(maxsize=4096)
+def client_address(peer: str, forwarded: str, trusted: tuple[str, ...]) -> str:
+    """The address of a request's client: the peer's own or, where the peer is within a trusted network, the last in
+    `forwarded` (X-Forwarded-For) that is not. What is no address there ends the search: anyone may have written it."""
+    networks = [ip_network(each) for each in trusted]
+    client = peer
+    for hop in (peer, *reversed(forwarded.split(","))):
+        try:
+            address = ip_address(hop.strip())
+        except ValueError:
+            return client
+        client = str(address)
+        if not any(address in network for network in networks):
+            return client
+    return client
 
 
 _KEYS_UNREAD = StoreLost("its keys have not been read since the start")

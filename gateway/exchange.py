@@ -33,6 +33,8 @@ class Exchange:
     started_s: float
     method: str = ""
     path: str = ""
+    client: str = ""
+    """The address the request came from, as far as proxies are trusted."""
     format: RequestFormat | None = None
     key: Key | None = None
     model: str = ""

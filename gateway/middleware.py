@@ -13,6 +13,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from gateway import formats
+from gateway.callers import client_address
 from gateway.endpoints.answers import error_body
 from gateway.errors import BudgetRefused, GatewayError, UpstreamError
 from gateway.exchange import EXCHANGE, Exchange
@@ -43,6 +44,11 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
         started_s=time.perf_counter(),
         method=request.method,
         path=request.path,
+        client=client_address(
+            request.remote or "",
+            request.headers.get("X-Forwarded-For", ""),
+            runtime.settings.server.trusted_proxies,
+        ),
     )
     request[EXCHANGE] = exchange
     runtime.metrics.active.inc()

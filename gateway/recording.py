@@ -112,6 +112,7 @@ def _log(exchange: Exchange, duration_s: float) -> None:
         "request_id": exchange.id,
         "method": exchange.method,
         "path": exchange.path,
+        "client": exchange.client,
         "status": exchange.status,
         "outcome": exchange.outcome,
         "key_id": exchange.key.id if exchange.key is not None else "",

@@ -22,3 +22,10 @@ def lower_caps(call: Call, cap: int, *, names: list[str]) -> bytes:
         given = body.get(name)
         body[name] = min(int(given), cap) if given is not None and given > 0 else cap
     return write_object(body)
+
+
+def lower_completion_caps(call: Call, cap: int, *, unnamed: str) -> bytes:
+    """The body with whichever of ``max_tokens`` and ``max_completion_tokens`` it names at most `cap`, and with the
+    field `unnamed` where it names neither."""
+    named = [name for name in ("max_tokens", "max_completion_tokens") if call.body.get(name) is not None]
+    return lower_caps(call, cap, names=named or [unnamed])

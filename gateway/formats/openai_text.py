@@ -11,7 +11,7 @@ from gateway.formats.base import Call, Route, UsageReader
 from gateway.formats.early_end import EarlyEnd
 from gateway.formats.fields import Fields, name_type, read_object
 from gateway.formats.listening import is_event_stream
-from gateway.formats.openai_caps import lower_caps, read_cap
+from gateway.formats.openai_caps import lower_caps, lower_completion_caps, read_cap
 from gateway.formats.openai_chat import asks_usage, read_choices, request_usage
 from gateway.formats.openai_early_end import ChoicesEarlyEnd
 from gateway.formats.openai_errors import read_credential, render_openai_error
@@ -64,8 +64,7 @@ class OpenAICompletions:
         raise NotFound("Completions have no count endpoint; use POST /calculate.")
 
     def with_output_cap(self, call: Call, cap: int) -> bytes:
-        named = [name for name in ("max_tokens", "max_completion_tokens") if call.body.get(name) is not None]
-        return lower_caps(call, cap, names=named or ["max_tokens"])
+        return lower_completion_caps(call, cap, unnamed="max_tokens")
 
     def early_end(self, call: Call, *, content_type: str) -> EarlyEnd | None:
         if not is_event_stream(content_type=content_type, stream=call.stream):

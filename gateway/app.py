@@ -20,6 +20,7 @@ from gateway.echo import EchoUpstream
 from gateway.endpoints import admissions, budgets, counting, docs, health, metrics
 from gateway.endpoints.admin import ADMIN_ENDPOINTS
 from gateway.endpoints.answers import METHODS, refuse_method
+from gateway.endpoints.dashboard import DASHBOARD_ENDPOINTS, attach
 from gateway.http.client import HttpClient
 from gateway.http_upstream import HttpUpstream
 from gateway.incoming import expect_continue
@@ -78,6 +79,7 @@ DIRECT_ENDPOINTS: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/v1/admissions/{id}/settle", admissions.settle),
     ("POST", "/v1/admissions/{id}/release", admissions.release),
     *ADMIN_ENDPOINTS,
+    *DASHBOARD_ENDPOINTS,
 )
 
 
@@ -130,6 +132,7 @@ def build_app(
     app = web.Application(middlewares=[boundary], client_max_size=settings.server.max_body_bytes)
     app[RUNTIME] = RuntimeHolder()
     app[METHODS] = {}
+    attach(app)
     for path in dict.fromkeys(path for _, path, _ in DIRECT_ENDPOINTS):
         handlers = {method: handler for method, each, handler in DIRECT_ENDPOINTS if each == path}
         resource = app.router.add_resource(path)

@@ -16,7 +16,8 @@ from gateway.errors import NotFound
 _WEB = Path(__file__).parent.parent / "web"
 _OWN_FILES = ("docs.js",)
 _SWAGGER_FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")
-_ASSETS = "/docs/{file}"
+_PARTS = ("/docs/", "/dashboard/")
+"""What pages are made of: no endpoint for others."""
 
 # The page itself is held to what it promises: nothing from elsewhere is loaded, nothing is told to elsewhere.
 _POLICY = (
@@ -30,7 +31,7 @@ async def openapi(request: web.Request) -> web.Response:
     endpoints = tuple(
         (method, path)
         for path, methods in request.app[METHODS].items()
-        if path != _ASSETS
+        if not path.startswith(_PARTS)
         for method in methods.split(", ")
     )
     return web.Response(body=await asyncio.to_thread(_written, endpoints), content_type="application/json")

@@ -95,6 +95,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("GET", "/health"): Operation("Say whether the gateway can work", {200: shown.Health, 503: shown.Health}),
     ("GET", "/metrics"): Operation("Metrics for Prometheus", {200: "text/plain"}),
     ("GET", "/openapi.json"): Operation("This description", {200: "application/json"}),
+    ("GET", "/dashboard"): Operation("The page that operators look at", {200: "text/html"}),
     ("GET", "/docs"): Operation("This description for people", {200: "text/html"}),
     ("GET", "/budgets"): Operation("Show the caller's own budgets", {200: shown.OwnBudgets}, caller="key"),
     ("POST", "/v1/admissions"): Operation(

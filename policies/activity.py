@@ -151,7 +151,13 @@ def summarize(entries: Iterable[LedgerEntry], scope: Scope) -> Activity:
             key=lambda row: (-row.bills, row.model),
         )[:MOST_RANKED],
         [
-            Served(name, *asked[name], _share(served.get(name, ()), 0.5), _share(served.get(name, ()), 0.95))
+            Served(
+                name,
+                asked[name][0],
+                asked[name][1],
+                _share(served.get(name, ()), 0.5),
+                _share(served.get(name, ()), 0.95),
+            )
             for name in sorted(asked)
         ],
         latest[: -MOST_LATEST - 1 : -1],

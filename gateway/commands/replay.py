@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
     from gateway.access_logs import AccessLog
     from gateway.settings import Settings
     from policies.engine import BudgetEngine
-    from policies.ledger import LedgerEntry
     from policies.policy import Policy
-    from policies.replay import ModelMax, Outcome
+    from policies.replay import ModelMax
+    from policies.replay_findings import Findings, WindowUse
+    from policies.traffic import Request
 
 SHOWN_WINDOWS = 30
 _PAGE = 2_000
@@ -49,13 +51,14 @@ def replay(*, new: str, current: str | None, since: str, log: Path | None, store
     model_max = _model_max(tried)
     size = log.stat().st_size if log is not None and log.is_file() else 0
 
-    async def work(engine: BudgetEngine, now: float) -> tuple[dict[str, Outcome], int]:
+    async def work(engine: BudgetEngine, now: float) -> tuple[dict[str, Findings], int]:
         from dataclasses import replace
 
         from gateway.access_logs import AccessLog
         from gateway.moments import read_moment
         from policies.keyring import kept_keys, merged
         from policies.replay import replayed
+        from policies.traffic import traffic
         from policies.windows import time_zone
 
         try:
@@ -68,10 +71,10 @@ def replay(*, new: str, current: str | None, since: str, log: Path | None, store
             for name, policy in (("new", tried.policy), ("current", running.policy))
         }
         lines = AccessLog(log, since=begin) if log is not None else None
-        entries = _streamed(lines) if lines is not None else engine.store.entries(since=begin)
+        pages = _streamed(lines) if lines is not None else traffic(engine.store, since=begin)
         with _Progress(lines, size=size) as progress:
             try:
-                found = await replayed(entries, policies, model_max=model_max, told=progress.show)
+                found = await replayed(pages, policies, model_max=model_max, told=progress.show)
             except OSError as error:
                 raise Failure(f"{log} cannot be read: {error.strerror}") from None
         return found, lines.skipped if lines is not None else 0
@@ -87,16 +90,17 @@ def replay(*, new: str, current: str | None, since: str, log: Path | None, store
         found, skipped = with_store(running, work, instead="access log, with --log")
     report = _report(found, tried.policy)
     if as_json:
-        print_json({**report, "skipped_lines": skipped})
+        print_json({**report, "skipped_lines": skipped, "peak_mib": _peak_mib()})
     else:
         _print(report, skipped)
 
 
-async def _streamed(log: AccessLog) -> AsyncIterator[LedgerEntry]:
-    entries = iter(log)
-    while page := await asyncio.to_thread(lambda: list(islice(entries, _PAGE))):
-        for entry in page:
-            yield entry
+async def _streamed(log: AccessLog) -> AsyncIterator[Sequence[Request]]:
+    from policies.traffic import request_of
+
+    requests = map(request_of, log)
+    while page := await asyncio.to_thread(lambda: list(islice(requests, _PAGE))):
+        yield page
 
 
 def _model_max(settings: Settings) -> ModelMax:
@@ -116,6 +120,11 @@ def _model_max(settings: Settings) -> ModelMax:
             return None
 
     return most
+
+
+def _peak_mib() -> float:
+    """The most memory this process has had at once; Linux tells it in KiB."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
 
 
 class _Progress:
@@ -140,7 +149,7 @@ class _Progress:
             click.echo(f"\r{requests:,} requests{share}", nl=False, err=True)
 
 
-def _report(found: dict[str, Outcome], policy: Policy) -> dict[str, Any]:
+def _report(found: dict[str, Findings], policy: Policy) -> dict[str, Any]:
     from gateway.refusals import write_time
     from policies.windows import time_zone
 
@@ -167,35 +176,42 @@ def _report(found: dict[str, Outcome], policy: Policy) -> dict[str, Any]:
                 "refused_now": before.refused if (before := current.days.get((key_id, budget, start))) else None,
                 "tokens_admitted": tally.tokens_admitted,
                 "tokens_refused": tally.tokens_refused,
+                "would_refuse": tally.would_refuse,
                 "first_refusal": write_time(tally.first_refusal),
             }
             for (key_id, budget, start), tally in sorted(new.days.items(), key=lambda item: (item[0][2], *item[0][:2]))
         ],
-        "windows": [
-            {
-                "budget": window.budget,
-                "scope": window.scope,
-                "unit": window.unit,
-                "per": f"sliding {window.per}" if window.sliding else window.per,
-                "limit": window.limit,
-                "windows": len(window.figures),
-                "p50": window.at(0.5),
-                "p95": window.at(0.95),
-                "max": window.at(1.0),
-                "over_limit": sum(figure > window.limit for figure in window.figures),
-                "suggested": int(window.at(1.0) * _HEADROOM),
-            }
-            for window in sorted(new.windows.values(), key=lambda each: -each.at(1.0) / max(1, each.limit))
-            if window.figures
-        ],
+        "windows": [_window(use) for use in sorted(new.windows.values(), key=_nearness) if use.figures],
     }
 
 
-def _total(outcome: Outcome) -> dict[str, int]:
+def _nearness(use: WindowUse) -> float:
+    return -use.shares(1.0)[0] / max(1, use.limit)
+
+
+def _window(use: WindowUse) -> dict[str, Any]:
+    half, most, largest = use.shares(0.5, 0.95, 1.0)
+    return {
+        "budget": use.budget,
+        "scope": use.scope,
+        "unit": use.unit,
+        "per": f"sliding {use.per}" if use.sliding else use.per,
+        "limit": use.limit,
+        "windows": len(use.figures),
+        "p50": half,
+        "p95": most,
+        "max": largest,
+        "over_limit": sum(figure > use.limit for figure in use.figures),
+        "suggested": int(largest * _HEADROOM),
+    }
+
+
+def _total(outcome: Findings) -> dict[str, int]:
     return {
         "requests": outcome.requests,
         "admitted": outcome.admitted,
         "refused": outcome.refused,
+        "would_refuse": outcome.would_refuse,
         "tokens_admitted": outcome.tokens_admitted,
         "tokens_refused": outcome.tokens_refused,
         "assumed": outcome.assumed,

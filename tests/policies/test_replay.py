@@ -1,76 +1,120 @@
-"""A replay decides what the live engine decides when the same requests are really sent."""
+"""A replay decides what the live engine decides, and counts it."""
 
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from typing import NamedTuple
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.engine import BudgetEngine
+from policies.gauge import Gauge
 from policies.ledger import LedgerEntry
-from policies.model import Budget, Estimate, Key, Limit, Match, Reservation, Weights
+from policies.matching import Line
+from policies.model import Budget, Estimate, Key, Limit, Match, Period, Rates, Reservation, Weights
 from policies.policy import Policy
-from policies.replay import Outcome, Replay, WindowUse, replayed
+from policies.replay import Replay, replayed
+from policies.replay_findings import Findings, WindowUse
 from policies.stores.memory import MemoryStore
+from policies.traffic import Request, request_of
 from policies.usage import Usage
+from policies.windows import Calendar
 
-NOW = 1_800_000_000.0
+BEFORE_CLOCKS_CHANGE = 1_793_480_000.0
+"""Saturday noon before Berlin's clocks go back, and a day before a month begins."""
 DAY = 86_400.0
+NOW = 1_800_000_000.0
 MODEL_MOST = 400
 ALICE = Key("alice", "sha256:a", {"team": "search"})
 BOB = Key("bob", "sha256:b", {"team": "ads"})
+GONE = Key("gone", "sha256:g", {"team": "ads", "app": "old"})
+"""A key that the policy no longer has: what the ledger says of it must do."""
 
-limits = st.builds(
-    Limit,
-    unit=st.sampled_from(["tokens", "input_tokens", "output_tokens", "requests"]),
-    amount=st.integers(0, 900),
-    per=st.sampled_from(["minute", "hour", "day"]),
-    sliding=st.booleans(),
-) | st.builds(Limit, unit=st.just("concurrent"), amount=st.integers(0, 3), per=st.just("total"))
-budgets = st.builds(
-    Budget,
-    name=st.just("-"),
-    limits=st.lists(limits, max_size=3, unique_by=lambda each: (each.unit, each.per, each.sliding)).map(tuple),
-    match=st.sampled_from([Match(), Match(key=("alice",)), Match(tags={"team": ("ads",)}), Match(model=("b*",))]),
-    each=st.sampled_from(["", "key", "team", "model"]),
-    mode=st.sampled_from(["enforce", "enforce", "shadow"]),
-    max_input_tokens=st.none() | st.integers(50, 300),
-    max_output_tokens=st.none() | st.integers(5, 100),
-    output_hold=st.sampled_from([None, "learned", "model_max", "clamp", "refuse", 40]),
-    deny_models=st.sampled_from([(), ("big",)]),
-    weights=st.sampled_from([Weights(), Weights(output=4, cached=0.1)]),
-)
-policies = st.builds(
-    Policy,
-    keys=st.just((ALICE, BOB)),
-    budgets=st.lists(budgets, min_size=1, max_size=3).map(
-        lambda found: tuple(
-            Budget(**{**{name: getattr(each, name) for name in Budget.__slots__}, "name": f"b{number}"})
-            for number, each in enumerate(found)
-        )
-    ),
-    output_hold_floor=st.integers(1, 200),
+PERIODS: tuple[Period, ...] = ("minute", "hour", "day", "week", "month", "year", "total")
+
+
+@st.composite
+def limits(draw: st.DrawFn) -> Limit:
+    if draw(st.integers(0, 4)) == 0:
+        return Limit("concurrent", draw(st.integers(0, 3)), "total")
+    per = draw(st.sampled_from(PERIODS))
+    sliding = per in ("minute", "hour", "day", "week") and draw(st.booleans())
+    unit = draw(st.sampled_from(["tokens", "tokens", "input_tokens", "output_tokens", "requests"]))
+    most = 6 if unit == "requests" else 1500
+    return Limit(unit, draw(st.integers(0, most)), per, sliding)
+
+
+WEIGHTS = (
+    Weights(),
+    Weights(),
+    Weights(output=4, cached=0.1),
+    Weights(input=0.3, output=1.7, reasoning=2.5, models=(("b*", 0.15), ("*", 1.5))),
+    Weights(cached=3.0, models=(("small", 0.5),)),
 )
 
 
 @st.composite
+def budgets(draw: st.DrawFn, name: str) -> Budget:
+    return Budget(
+        name,
+        limits=tuple(draw(st.lists(limits(), max_size=3, unique_by=lambda each: (each.unit, each.per, each.sliding)))),
+        match=draw(
+            st.sampled_from(
+                [
+                    Match(),
+                    Match(),
+                    Match(key=("alice",)),
+                    Match(key=("a*", "gone")),
+                    Match(tags={"team": ("ads",)}),
+                    Match(model=("b*",)),
+                    Match(upstream=("far",)),
+                ]
+            )
+        ),
+        each=draw(st.sampled_from(["", "", "key", "team", "app", "model", "upstream"])),
+        mode=draw(st.sampled_from(["enforce", "enforce", "shadow"])),
+        max_input_tokens=draw(st.none() | st.integers(20, 300)),
+        max_output_tokens=draw(st.none() | st.integers(5, 100)),
+        output_hold=draw(st.sampled_from([None, "learned", "learned", "model_max", "clamp", "clamp", "refuse", 0, 40])),
+        allow_models=draw(st.sampled_from([(), (), (), ("small", "big"), ("small",)])),
+        deny_models=draw(st.sampled_from([(), (), ("big",), ("v/*",)])),
+        weights=draw(st.sampled_from(WEIGHTS)),
+    )
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> Policy:
+    return Policy(
+        keys=(ALICE, BOB),
+        budgets=tuple(draw(budgets(f"b{number}")) for number in range(draw(st.integers(1, 4)))),
+        time_zone=draw(st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kathmandu"])),
+        output_hold=draw(st.sampled_from(["learned", "clamp", 60])),
+        output_hold_floor=draw(st.integers(1, 200)),
+        clamp_most=500,
+    )
+
+
+@st.composite
 def rows(draw: st.DrawFn) -> list[LedgerEntry]:
-    found, at = [], NOW
-    for number in range(draw(st.integers(1, 40))):
-        at += draw(st.sampled_from([0.0, 0.3, 5.0, 61.0, 4000.0]))
-        key = draw(st.sampled_from([ALICE, BOB]))
-        tokens, written = draw(st.integers(0, 200)), draw(st.integers(0, 150))
-        outcome = draw(st.sampled_from(["ok", "ok", "ok", "refused", "upstream_error"]))
-        charged = outcome == "ok"
+    found, at = [], draw(st.sampled_from([NOW, BEFORE_CLOCKS_CHANGE]))
+    usual = draw(st.integers(0, 150))
+    for number in range(draw(st.integers(1, 60))):
+        at += draw(st.sampled_from([0.0, 0.0, 0.3, 1.0, 5.0, 61.0, 900.0, 4000.0, 40_000.0]))
+        key = draw(st.sampled_from([ALICE, ALICE, BOB, GONE]))
+        tokens = draw(st.integers(0, 200))
+        written = draw(st.just(usual) | st.integers(0, 150))
+        outcome = draw(st.sampled_from(["ok", "ok", "ok", "cut", "refused", "upstream_error"]))
+        charged = outcome in ("ok", "cut")
         found.append(
             LedgerEntry(
                 request_id=str(number),
                 at=at,
                 key_id=key.id,
-                model=draw(st.sampled_from(["small", "big"])),
-                upstream="u",
+                model=draw(st.sampled_from(["small", "small", "big", "v/big"])),
+                upstream=draw(st.sampled_from(["near", "near", "far"])),
                 outcome=outcome,
                 tags=key.tags,
                 held_input=tokens if outcome != "refused" else 0,
@@ -79,11 +123,11 @@ def rows(draw: st.DrawFn) -> list[LedgerEntry]:
                 output_tokens=written if charged else 0,
                 cached_tokens=draw(st.integers(0, tokens)) if charged else 0,
                 reasoning_tokens=draw(st.integers(0, written)) if charged else 0,
-                source=draw(st.sampled_from(["reported", "counted", "held"])) if charged else "",
-                choices=draw(st.sampled_from([1, 1, 2])),
-                output_cap=draw(st.none() | st.integers(1, 120)),
-                endpoint=draw(st.sampled_from(["openai_chat", "openai_embeddings", ""])),
-                latency_s=draw(st.sampled_from([0.0, 0.5, 10.0, 70.0])),
+                source=draw(st.sampled_from(["reported", "reported", "counted", "held"])) if charged else "",
+                choices=draw(st.sampled_from([1, 1, 1, 2])),
+                output_cap=draw(st.none() | st.none() | st.just(50) | st.integers(0, 120)),
+                endpoint=draw(st.sampled_from(["openai_chat", "openai_chat", "openai_embeddings", ""])),
+                latency_s=draw(st.sampled_from([0.0, 0.5, 0.5, 10.0, 70.0, 5000.0])),
             )
         )
     return found
@@ -99,12 +143,23 @@ def usage_of(entry: LedgerEntry, *, held: int, cap: int | None, choices: int) ->
     return Usage(entry.input_tokens, written, entry.cached_tokens, reasoning, entry.source)
 
 
-async def really_sent(policy: Policy, entries: Sequence[LedgerEntry]) -> list[tuple[bool, str, str]]:
-    """Drive the live engine through the requests in the order of time: (allowed, refusing budget, reason)."""
+class Sent(NamedTuple):
+    """What came of sending requests: (allowed, refusing budget, reason) of each, how many admitted ones each budget in
+    ``shadow`` would have refused, and the tokens that admitted ones used."""
+
+    told: list[tuple[bool, str, str]]
+    shadowed: Counter[str]
+    tokens: int
+
+
+async def really_sent(policy: Policy, entries: Sequence[LedgerEntry]) -> Sent:
+    """Drive the live engine through the requests in the order of time."""
     engine = BudgetEngine(policy, MemoryStore(), owner="live")
-    keys = {key.id: key for key in policy.keys}
+    keys = {key.id: key for key in (ALICE, BOB, GONE)}
     running: list[tuple[float, int, Reservation, Usage | None, LedgerEntry]] = []
     told = []
+    shadowed: Counter[str] = Counter()
+    tokens = 0
 
     async def end(moment: float) -> None:
         while running and running[0][0] <= moment:
@@ -113,7 +168,7 @@ async def really_sent(policy: Policy, entries: Sequence[LedgerEntry]) -> list[tu
                 await engine.release(reservation, now=ends_at)
             else:
                 line = LedgerEntry(
-                    entry.request_id, entry.at, entry.key_id, entry.model, "u", "ok", source=usage.source,
+                    entry.request_id, entry.at, entry.key_id, entry.model, entry.upstream, "ok", source=usage.source,
                     output_tokens=usage.output_tokens, choices=entry.choices,
                 )  # fmt: skip
                 await engine.settle(reservation, usage, now=ends_at, entry=line)
@@ -125,32 +180,45 @@ async def really_sent(policy: Policy, entries: Sequence[LedgerEntry]) -> list[tu
             entry.counted_tokens,
             output_cap=entry.output_cap if entry.output_cap is not None or writes else 0,
             choices=entry.choices,
-            model_max_output=MODEL_MOST,
+            model_max_output=MODEL_MOST if entry.model != "v/big" else None,
         )
-        subject = policy.subject(keys[entry.key_id], model=entry.model, upstream="u")
+        subject = policy.subject(keys[entry.key_id], model=entry.model, upstream=entry.upstream)
         decision = await engine.reserve(subject, estimate, now=entry.at)
         refusal = decision.refusal
         told.append((decision.allowed, refusal.budget if refusal else "", refusal.reason if refusal else ""))
         if decision.reservation is not None:
+            shadowed.update({each.budget for each in decision.shadowed})
             held = decision.reservation.held_output
             usage = usage_of(entry, held=held, cap=decision.output_cap, choices=entry.choices)
+            tokens += usage.input_tokens + usage.output_tokens if usage is not None else 0
             heapq.heappush(running, (entry.at + entry.latency_s, number, decision.reservation, usage, entry))
     await end(float("inf"))
-    return told
+    return Sent(told, shadowed, tokens)
 
 
-@settings(max_examples=150, deadline=None)
-@given(policy=policies, entries=rows())
+def model_most(model: str) -> int | None:
+    return MODEL_MOST if model != "v/big" else None
+
+
+@settings(max_examples=200, deadline=None)
+@given(policy=policies(), entries=rows())
 async def test_the_verdict_is_the_live_engines(policy: Policy, entries: list[LedgerEntry]) -> None:
-    replay = Replay(policy, model_max=lambda model: MODEL_MOST)
-    verdicts = [replay.feed(entry) for entry in entries]
-    told = [
-        (each.allowed, *((each.refusal.budget, each.refusal.reason) if each.refusal else ("", ""))) for each in verdicts
-    ]
-    assert told == await really_sent(policy, entries)
-    outcome = replay.finish()
-    assert outcome.requests == len(entries) == outcome.admitted + outcome.refused
-    assert outcome.admitted == sum(each.allowed for each in verdicts)
+    replay = Replay(policy, model_max=model_most)
+    refusals = [replay.feed(request_of(entry)) for entry in entries]
+    sent = await really_sent(policy, entries)
+    assert [(each is None, *(each or ("", ""))) for each in refusals] == sent.told
+    found = replay.finish()
+    assert found.requests == len(entries) == found.admitted + found.refused
+    assert found.admitted == sum(each is None for each in refusals)
+    assert found.tokens_admitted == sent.tokens
+    would_refuse: Counter[str] = Counter()
+    for (_, budget, _), tally in found.days.items():
+        would_refuse[budget] += tally.would_refuse
+    assert +would_refuse == sent.shadowed
+
+
+def asked(at: float, tokens: int, **more: object) -> Request:
+    return request_of(row(at, tokens, **more))
 
 
 def row(at: float, tokens: int, **more: object) -> LedgerEntry:
@@ -165,18 +233,18 @@ def day_limit(amount: int) -> Policy:
     return Policy(keys=(ALICE,), budgets=(Budget("day", (Limit("tokens", amount, "day"),), each="key"),))
 
 
-async def stream(entries: Sequence[LedgerEntry]) -> AsyncIterator[LedgerEntry]:
-    for entry in entries:
-        yield entry
+async def pages(requests: Sequence[Request]) -> AsyncIterator[Sequence[Request]]:
+    for start in range(0, len(requests), 4):
+        yield requests[start : start + 4]
 
 
-async def outcomes(entries: Sequence[LedgerEntry], **policies: Policy) -> dict[str, Outcome]:
-    return await replayed(stream(entries), policies, model_max=lambda model: None)
+async def findings(requests: Sequence[Request], **policies: Policy) -> dict[str, Findings]:
+    return await replayed(pages(requests), policies, model_max=lambda model: None)
 
 
 async def test_days_first_refusals_and_two_policies_side_by_side() -> None:
-    entries = [row(NOW + 60 * number, 90) for number in range(5)] + [row(NOW + DAY, 90)]
-    found = await outcomes(entries, current=day_limit(10_000), new=day_limit(250))
+    requests = [asked(NOW + 60 * number, 90) for number in range(5)] + [asked(NOW + DAY, 90)]
+    found = await findings(requests, current=day_limit(10_000), new=day_limit(250))
     assert (found["current"].admitted, found["current"].refused) == (6, 0)
     new = found["new"]
     assert (new.admitted, new.refused, new.tokens_admitted, new.tokens_refused) == (3, 3, 300, 300)
@@ -188,25 +256,43 @@ async def test_days_first_refusals_and_two_policies_side_by_side() -> None:
 
 
 async def test_what_was_refused_in_truth_is_taken_to_use_what_it_would_hold() -> None:
-    refused = row(NOW, 90, outcome="refused", source="", output_cap=50)
-    found = await outcomes([refused, row(NOW + 60, 90)], new=day_limit(200))
+    refused = asked(NOW, 90, outcome="refused", source="", output_cap=50)
+    found = await findings([refused, asked(NOW + 60, 90)], new=day_limit(200))
     assert (found["new"].admitted, found["new"].assumed, found["new"].refused) == (1, 1, 1)
     assert found["new"].tokens_admitted == 140
 
 
 def test_shares_of_windows() -> None:
     window = WindowUse("day", "all", "tokens", "day", False, 100)
-    for number in range(1, 101):
-        window.add(number, number)
-    window.finish()
-    assert [window.at(share) for share in (0.5, 0.95, 1.0)] == [50, 95, 100]
+    assert window.shares(0.5) == [0]
+    window.figures.extend(range(1, 101))
+    assert window.shares(0.5, 0.95, 1.0) == [50, 95, 100]
 
 
-def test_counters_that_nothing_can_charge_are_let_go() -> None:
+def test_a_request_that_comes_late_is_taken_to_begin_then() -> None:
+    policy = Policy(keys=(ALICE,), budgets=(Budget("fast", (Limit("requests", 1, "minute"),)),))
+    replay = Replay(policy, model_max=lambda model: None)
+    told = [replay.feed(asked(at, 1, latency_s=0.1)) for at in (NOW, NOW - 300, NOW + 61)]
+    assert [each is None for each in told] == [True, False, True]
+
+
+def test_a_sliding_window_keeps_no_more_slots_than_it_has() -> None:
     policy = Policy(
         keys=(ALICE,), budgets=(Budget("fast", (Limit("requests", 10**6, "minute", sliding=True),), each="key"),)
     )
     replay = Replay(policy, model_max=lambda model: None)
-    for number in range(45_000):
-        replay.feed(row(NOW + number, 1, latency_s=0.1))
-    assert len(replay._book.cells) < 25_000
+    for number in range(2_000):
+        replay.feed(asked(NOW + number, 1, latency_s=0.1))
+    (gauge,) = replay._gauges.values()
+    assert (len(gauge._slots), gauge.taken) == (61, 61)
+
+
+def test_a_full_sliding_limit_refuses_until_enough_has_left() -> None:
+    line = Line(Budget("-"), Limit("tokens", 100, "minute", sliding=True), "all", Rates())
+    gauge = Gauge(line, Calendar())
+    for at, tokens in ((NOW, 30), (NOW + 10, 20), (NOW + 20, 50)):
+        gauge.turn(at)
+        gauge.taken += tokens
+        gauge.cell[1] += tokens
+    told = [gauge.refuses_until(least) - NOW for least in (1, 30, 31, 50, 51, 100)]
+    assert told == [61, 61, 71, 71, 81, 81]

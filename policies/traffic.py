@@ -1,0 +1,178 @@
+"""Past requests as a replay takes them: one narrow row each, in the order they began, whoever kept them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+from policies.ledger import LedgerEntry, Outcome
+from policies.model import StoreLost
+from policies.stores.base import BudgetStore
+from policies.stores.sqlite import SqliteStore
+
+PAGE = 5_000
+
+_PAGE_OF_LEDGER = """
+SELECT at, key_id, model, upstream, outcome, source, input_tokens, output_tokens, cached_tokens, reasoning_tokens,
+       counted_tokens, choices, more, id
+FROM ledger WHERE (at, id) > (?, ?) AND (? IS NULL OR at < ?) ORDER BY at, id LIMIT ?
+"""
+
+
+class Request(NamedTuple):
+    """What was asked, and what it came to. `asked` input tokens are held, and up to `cap` output tokens for each of
+    `choices` answers (None: no cap was named). Where a request was `refused` in truth, what it would have used is not
+    known; `source` "" says that it was given back."""
+
+    at: float
+    ends_at: float
+    key_id: str
+    tags: Mapping[str, str]
+    model: str
+    upstream: str
+    asked: int
+    cap: int | None
+    choices: int
+    refused: bool
+    source: str
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    reasoning_tokens: int
+
+
+def request_of(entry: LedgerEntry) -> Request:
+    """Return a ledger line as the request it was."""
+    return _request(
+        entry.at,
+        entry.key_id,
+        entry.model,
+        entry.upstream,
+        entry.outcome,
+        entry.source,
+        entry.input_tokens,
+        entry.output_tokens,
+        entry.cached_tokens,
+        entry.reasoning_tokens,
+        entry.counted_tokens,
+        entry.choices,
+        entry.tags,
+        entry.held_input,
+        entry.output_cap,
+        entry.endpoint,
+        entry.latency_s,
+    )
+
+
+async def traffic(
+    store: BudgetStore, *, since: float = 0.0, until: float | None = None
+) -> AsyncIterator[Sequence[Request]]:
+    """Yield the requests of a store's ledger by the page, oldest first. Raises `StoreLost`."""
+    if isinstance(store, SqliteStore):
+        await store.ping()
+        async for found in _from_file(store.path, since=since, until=until):
+            yield found
+        return
+    page: list[Request] = []
+    async for entry in store.entries(since=since, until=until):
+        page.append(request_of(entry))
+        if len(page) == PAGE:
+            yield page
+            page = []
+    if page:
+        yield page
+
+
+async def total(store: BudgetStore, *, since: float = 0.0, until: float | None = None) -> int | None:
+    """Return how many requests `traffic` will yield; None where finding out would be reading them."""
+    if not isinstance(store, SqliteStore):
+        return None
+    await store.ping()
+
+    def counted() -> int:
+        with contextlib.closing(_opened(store.path)) as file:
+            question = "SELECT count(*) FROM ledger WHERE at >= ? AND (? IS NULL OR at < ?)"
+            found: int = file.execute(question, (since, until, until)).fetchone()[0]
+            return found
+
+    try:
+        return await asyncio.to_thread(counted)
+    except sqlite3.Error as error:
+        raise _lost(store.path, error) from error
+
+
+async def _from_file(path: Path, *, since: float, until: float | None) -> AsyncIterator[Sequence[Request]]:
+    """Narrow rows straight from the file, on a connection of their own. Each page is a transaction, so that writers
+    are never kept from tidying up behind a long one."""
+
+    def page(file: sqlite3.Connection, after: tuple[float, int]) -> tuple[list[Request], tuple[float, int]]:
+        rows = file.execute(_PAGE_OF_LEDGER, (*after, until, until, PAGE)).fetchall()
+        return [_of_row(row) for row in rows], (rows[-1][0], rows[-1][13]) if rows else after
+
+    try:
+        with contextlib.closing(await asyncio.to_thread(_opened, path)) as file:
+            found, after = await asyncio.to_thread(page, file, (since, -1))
+            while found:
+                yield found
+                found, after = await asyncio.to_thread(page, file, after)
+    except sqlite3.Error as error:
+        raise _lost(path, error) from error
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    address = f"{path.absolute().as_uri()}?mode=ro"
+    return sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
+
+
+def _lost(path: Path, error: sqlite3.Error) -> StoreLost:
+    return StoreLost(f"The ledger in '{path}' cannot be read: {error}. Check the file and its disk.")
+
+
+def _of_row(row: Sequence[Any]) -> Request:
+    more = orjson.loads(row[12])
+    return _request(
+        row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9], row[10], row[11], more["tags"],
+        more["held"][0], more["output_cap"], more["endpoint"], more["seconds"][0],
+    )  # fmt: skip
+
+
+def _request(
+    at: float,
+    key_id: str,
+    model: str,
+    upstream: str,
+    outcome: Outcome,
+    source: str,
+    input_tokens: int,
+    output_tokens: int,
+    cached_tokens: int,
+    reasoning_tokens: int,
+    counted_tokens: int,
+    choices: int,
+    tags: Mapping[str, str],
+    held_input: int,
+    output_cap: int | None,
+    endpoint: str,
+    latency_s: float,
+) -> Request:
+    asked = held_input or counted_tokens or input_tokens
+    if output_cap is None and (not endpoint or "embed" in endpoint):
+        output_cap = 0  # no answer is written there, and the live gateway holds none
+    ends_at = at + latency_s
+    if choices < 1:
+        choices = 1
+    if outcome == "refused":
+        used = counted_tokens or asked
+        return Request(
+            at, ends_at, key_id, tags, model, upstream, asked, output_cap, choices, True, "held", used, 0, 0, 0
+        )
+    return Request(
+        at, ends_at, key_id, tags, model, upstream, asked, output_cap, choices, False, source, input_tokens,
+        output_tokens, cached_tokens, reasoning_tokens,
+    )  # fmt: skip

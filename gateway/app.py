@@ -17,7 +17,7 @@ from aiohttp import web
 
 from gateway.counting import Counting
 from gateway.echo import EchoUpstream
-from gateway.endpoints import admissions, budgets, counting, docs, health, metrics
+from gateway.endpoints import admission_answers, admissions, budgets, checks, counting, docs, health, metrics
 from gateway.endpoints.admin import ADMIN_ENDPOINTS
 from gateway.endpoints.answers import METHODS, refuse_method
 from gateway.endpoints.dashboard import DASHBOARD_ENDPOINTS, attach
@@ -78,9 +78,16 @@ DIRECT_ENDPOINTS: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/v1/admissions", admissions.admit),
     ("POST", "/v1/admissions/{id}/settle", admissions.settle),
     ("POST", "/v1/admissions/{id}/release", admissions.release),
+    ("POST", "/v1/admissions/{id}/answer", admission_answers.take_answer),
     *ADMIN_ENDPOINTS,
     *DASHBOARD_ENDPOINTS,
 )
+
+CHECKS: tuple[tuple[str, Handler], ...] = (
+    (checks.ENVOY_PREFIX, checks.ext_authz),
+    (checks.NGINX_PREFIX, checks.auth_request),
+)
+"""What other proxies ask before they forward a request: its own path follows, with any method."""
 
 
 def load_tokenizers(settings: Settings) -> TokenCounter:
@@ -140,6 +147,8 @@ def build_app(
             resource.add_route(method, handler, expect_handler=expect_continue)
         resource.add_route("*", refuse_method)
         app[METHODS][resource.canonical] = ", ".join(handlers)
+    for prefix, handler in CHECKS:
+        app.router.add_route("*", prefix + "/{path:.*}", handler, expect_handler=expect_continue)
     app.router.add_route("*", "/{path:.*}", proxy, expect_handler=expect_continue)
 
     async def run(app: web.Application) -> AsyncIterator[None]:

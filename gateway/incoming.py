@@ -21,7 +21,11 @@ _UNTIDY = re.compile(r"//|/\.|./$")
 def tidy_path(request: Request) -> str:
     """The decoded path without doubled slashes, dots and a last slash: upstreams ignore those, so a budget may not
     be passed by with them."""
-    path = request.path
+    return tidy(request.path)
+
+
+def tidy(path: str) -> str:
+    """A decoded path as `tidy_path` gives it."""
     if _UNTIDY.search(path) is None:
         return path
     return "/" + posixpath.normpath(path).lstrip("/")

@@ -56,12 +56,12 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
         response = await handler(request)
         exchange.status = exchange.status or response.status
     except GatewayError as error:
-        response = _refused(request, runtime, exchange, error)
+        response = refused(request, runtime, exchange, error)
     except ClientLeft:
         exchange.outcome, exchange.status = "client_left", _CLIENT_LEFT_STATUS
         response = web.Response(status=_CLIENT_LEFT_STATUS)
     except web.HTTPException as error:
-        response = _refused(request, runtime, exchange, _as_gateway_error(error))
+        response = refused(request, runtime, exchange, _as_gateway_error(error))
     except asyncio.CancelledError:
         exchange.outcome, exchange.status = "client_left", _CLIENT_LEFT_STATUS
         raise
@@ -71,14 +71,15 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
         failure = GatewayError(
             f"The gateway failed on this request. Its log has the reason under {exchange.id}.", code="internal_error"
         )
-        response = _refused(request, runtime, exchange, failure)
+        response = refused(request, runtime, exchange, failure)
     finally:
         runtime.metrics.active.dec()
         record(runtime, exchange)
     return response
 
 
-def _refused(request: web.Request, runtime: Runtime, exchange: Exchange, error: GatewayError) -> web.Response:
+def refused(request: web.Request, runtime: Runtime, exchange: Exchange, error: GatewayError) -> web.Response:
+    """The answer to a request that failed, in its own API's shape; the exchange notes how."""
     exchange.status = error.status
     exchange.error = exchange.error or error.code or error.type
     if isinstance(error, UpstreamError):

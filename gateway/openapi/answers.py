@@ -174,42 +174,6 @@ class CounterList(BaseModel):
     data: list[BudgetRow]
 
 
-class HeldTokens(BaseModel):
-    """What an admission holds."""
-
-    input_tokens: int = Field(ge=0)
-    output_tokens: int = Field(ge=0)
-
-
-class Admission(BaseModel):
-    """A hold: to be settled or released within `expires_in_s`."""
-
-    id: str
-    allowed: Literal[True]
-    input_tokens: int = Field(ge=0)
-    accuracy: Accuracy
-    held: HeldTokens
-    output_cap: int | None = Field(description="The cap that the request must be sent with; null: as it is.")
-    expires_in_s: float
-    budgets: list[BudgetRow]
-
-
-class AdmissionSettled(BaseModel):
-    """An admission that was charged."""
-
-    id: str
-    settled: Literal[True]
-    budgets: list[BudgetRow]
-
-
-class AdmissionReleased(BaseModel):
-    """An admission that was given back."""
-
-    id: str
-    released: Literal[True]
-    budgets: list[BudgetRow]
-
-
 class KeyRow(BaseModel):
     """A key; its digest is cut short."""
 

@@ -14,6 +14,7 @@ from gateway.endpoints.admin_keys import CreateRequest, ExpireRequest, TagsReque
 from gateway.endpoints.admin_reports import ForgetRequest
 from gateway.endpoints.admissions import AdmissionRequest, SettleRequest
 from gateway.endpoints.counting import BatchCalculateRequest, CalculateRequest
+from gateway.openapi import admissions
 from gateway.openapi import answers as shown
 
 Caller = Literal["anyone", "key", "admin"]
@@ -100,7 +101,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("GET", "/budgets"): Operation("Show the caller's own budgets", {200: shown.OwnBudgets}, caller="key"),
     ("POST", "/v1/admissions"): Operation(
         "Hold what a request needs, without forwarding it",
-        {201: shown.Admission},
+        {201: admissions.Admission},
         caller="key",
         body=AdmissionRequest,
         errors=(403, 404, 429),
@@ -110,13 +111,25 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ),
     ("POST", "/v1/admissions/{id}/settle"): Operation(
         "Charge what the provider reported",
-        {200: shown.AdmissionSettled},
+        {200: admissions.AdmissionSettled},
         body=SettleRequest,
-        errors=(404, 503),
+        errors=(401, 404, 503),
         example={"usage": {"input_tokens": 9, "output_tokens": 42}},
     ),
     ("POST", "/v1/admissions/{id}/release"): Operation(
-        "Give an admission back", {200: shown.AdmissionReleased}, errors=(404, 503)
+        "Give an admission back", {200: admissions.AdmissionReleased}, errors=(401, 404, 503)
+    ),
+    ("POST", "/v1/admissions/{id}/answer"): Operation(
+        "Settle by the provider's answer, sent here as it came (JSON or an event stream, whole or cut short)",
+        {200: admissions.AdmissionAnswered},
+        errors=(400, 401, 404, 413, 503),
+        query=(
+            ("format", "As the admission's `answer_to` says, like the parameters below."),
+            ("input_tokens", "What was counted."),
+            ("accuracy", "How exact that is."),
+            ("stream", "Whether the answer was asked for as a stream."),
+            ("status", "The provider's status where it is not 200; the caller's to add."),
+        ),
     ),
     ("GET", "/admin/keys"): _admin("List keys", shown.KeyList),
     ("POST", "/admin/keys"): _admin(

@@ -4,6 +4,7 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
+COMPAT := .venv-compat
 MODELS_DIR ?= models
 PYTEST_ARGS ?= -n 2
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -14,7 +15,7 @@ endif
 export MODELS_DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check fix bench overspend tokenizers image clean
+.PHONY: help setup run test check fix bench overspend compat tokenizers image clean
 
 help: ## show this help
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -44,6 +45,9 @@ bench: setup ## what the README's figures come from
 overspend: setup ## try hard to overspend, on SQLite and on Redis
 	@$(BIN)/python -m benchmarks.overspend
 
+compat: setup $(COMPAT)/.installed ## run real clients and proxies through Tollgate, write docs/compatibility.md
+	@ROWS="$(ROWS)" $(BIN)/python -m tests.compat
+
 tokenizers: $(VENV)/.installed ## fetch tokenizers that are missing, verify all
 	@$(BIN)/tollgate tokenizers fetch
 	@$(BIN)/tollgate tokenizers verify
@@ -52,7 +56,7 @@ image: ## build the container image tollgate:latest
 	docker build -t tollgate:latest .
 
 clean: ## remove what setup made (tokenizers stay)
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(COMPAT) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # A stamp is younger than what it was made from and lies beside what was made, so a second run finds nothing to do.
 $(VENV)/.installed: pyproject.toml
@@ -65,6 +69,17 @@ $(VENV)/.installed: pyproject.toml
 	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[dev]' \
 	  || $(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m compileall -q gateway policies tokenizers_offline
+	@touch $@
+
+# The newest of every client, apart from our own packages: they disagree about versions.
+$(COMPAT)/.installed: $(VENV)/.installed tests/compat/requirements.txt tests/compat/package.json
+	@command -v npm >/dev/null && command -v nginx >/dev/null \
+	  || { echo "make compat needs npm, and nginx with njs (Debian: npm nginx libnginx-mod-http-js)." >&2; exit 1; }
+	@echo "Installing clients into $(COMPAT)"
+	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(COMPAT)
+	@$(BIN)/uv pip install --quiet --upgrade --python $(COMPAT)/bin/python -r tests/compat/requirements.txt
+	@cp tests/compat/package.json $(COMPAT)/package.json
+	@cd $(COMPAT) && npm install --no-audit --no-fund --loglevel=error
 	@touch $@
 
 # Some families may be out of reach (no npm, a mirror without them): the others serve, and the next run tries again.

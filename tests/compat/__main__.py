@@ -40,18 +40,15 @@ async def main(wanted: str) -> int:
         turn = asyncio.Semaphore(AT_ONCE)
 
         async def run(row: Row) -> None:
-            async with turn, AsyncExitStack() as stack:
-                provider = await stack.enter_async_context(Provider(echo.url))
-                if row.through:
-                    place = await open_program(stack, row, provider=provider, echo_url=echo.url)
-                else:
-                    gateway = await stack.enter_async_context(Gateway(row, upstream_url=provider.url))
-                    place = gateway.place(provider)
-                results[row] = await run_row(row, place)
-                for cell, result in results[row].items():
-                    print(f"{row.name:40} {cell:12} {'ok' if not result.error else 'FAILED'} {result.note}", flush=True)
-                    if result.error:
-                        print("    " + result.error.strip().replace("\n", "\n    "), flush=True)
+            async with turn:
+                try:
+                    results[row] = await _try(row, echo_url=echo.url)
+                except Exception as error:  # a program that does not start must not hide the other rows
+                    results[row] = {cell: Result(f"{type(error).__name__}: {error}") for cell in row.cells}
+            for cell, result in results[row].items():
+                print(f"{row.name:40} {cell:12} {'ok' if not result.error else 'FAILED'} {result.note}", flush=True)
+                if result.error:
+                    print("    " + result.error.strip().replace("\n", "\n    "), flush=True)
 
         await asyncio.gather(*(run(row) for row in rows))
     took_s = time.perf_counter() - started_s
@@ -62,6 +59,17 @@ async def main(wanted: str) -> int:
         page = ROOT / "docs" / "compatibility.md"
         page.write_text(write_page([(row, results[row]) for row in rows], at=datetime.now(UTC), took_s=took_s))
     return 1 if failed else 0
+
+
+async def _try(row: Row, *, echo_url: str) -> dict[str, Result]:
+    async with AsyncExitStack() as stack:
+        provider = await stack.enter_async_context(Provider(echo_url))
+        if row.through:
+            place = await open_program(stack, row, provider=provider, echo_url=echo_url)
+        else:
+            gateway = await stack.enter_async_context(Gateway(row, upstream_url=provider.url))
+            place = gateway.place(provider)
+        return await run_row(row, place)
 
 
 if __name__ == "__main__":

@@ -44,4 +44,7 @@ ROWS = (
     Row("openai (npm)", "openai_js.mjs", ("openai",), ALL),
     Row("@anthropic-ai/sdk (npm)", "anthropic_js.mjs", ("@anthropic-ai/sdk",), MESSAGES),
     Row("AI SDK (npm)", "ai_js.mjs", ("ai", "@ai-sdk/openai"), ALL),
+    Row("LiteLLM proxy before Tollgate", "openai_sdk.py", ("litellm",), (*ALL, "failure"), "litellm-client"),
+    Row("LiteLLM proxy behind Tollgate", "openai_sdk.py", ("litellm",), ALL, "litellm-upstream"),
+    Row("LiteLLM proxy with Tollgate's plug-in", "openai_sdk.py", ("litellm",), (*ALL, "failure"), "litellm-plugin"),
 )

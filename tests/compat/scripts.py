@@ -84,6 +84,9 @@ async def _check(cell: str, key: str, place: Place, *, text: str) -> Result:
         return await _check_cancelled(place, used, bills.tokens, sent=bills.sent, text=text)
     if bills.tokens == 0:  # Gemini bills embeddings without a figure: then the count is charged
         return Result("" if used > 0 else "nothing was billed, and nothing charged", note="counted")
+    sources = {line.source async for line in place.runtime.engine.store.entries(key_id=cell)}
+    if sources != {"reported"}:
+        return Result(f"the provider reported what it used, but charged was what is {sources}")
     return Result("" if used == bills.tokens else f"the provider billed {bills.tokens}, the budget says {used}")
 
 

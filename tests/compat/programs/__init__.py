@@ -1,5 +1,21 @@
-"""Programs that stand between clients, Tollgate and providers."""
+"""Programs that stand between clients, Tollgate and providers: real ones, started for one row."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+from tests.compat.cells import Row
+from tests.compat.gateways import Place
+from tests.compat.programs import litellm_proxy
+from tests.compat.provider import Provider
+
+PROGRAMS = {
+    "litellm-client": litellm_proxy.as_client,
+    "litellm-upstream": litellm_proxy.as_upstream,
+    "litellm-plugin": litellm_proxy.with_plugin,
+}
 
 
-async def open_program(stack, row, *, provider, echo_url):
-    raise NotImplementedError
+async def open_program(stack: AsyncExitStack, row: Row, *, provider: Provider, echo_url: str) -> Place:
+    """Start a row's program and its gateway for as long as `stack` is open."""
+    return await PROGRAMS[row.through](stack, row, provider=provider, echo_url=echo_url)

@@ -1,0 +1,81 @@
+"""The LiteLLM proxy: before Tollgate, behind it, and with Tollgate's plug-in."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import AsyncExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import yaml
+
+from tests.compat.cells import Row
+from tests.compat.gateways import Gateway, Place
+from tests.compat.programs.processes import free_port, running
+from tests.compat.provider import Provider
+from tests.compat.scripts import ROOT, VENV
+
+PLUGIN = ROOT / "docs" / "plugins" / "litellm" / "tollgate_litellm.py"
+MODELS = ("gpt-4o", "text-embedding-3-small")
+KEY_IN_BODY = {"COMPAT_KEY_IN_BODY": "1"}
+
+
+async def as_client(stack: AsyncExitStack, row: Row, *, provider: Provider, echo_url: str) -> Place:
+    """client -> LiteLLM -> Tollgate -> provider."""
+    gateway = await stack.enter_async_context(Gateway(row, upstream_url=provider.url))
+    url = await _start(stack, upstream_url=gateway.url)
+    # Its own words for a provider's 429 stand around Tollgate's.
+    return gateway.place(provider, url=url, environment=KEY_IN_BODY | {"COMPAT_ERRORS_REWRITTEN": "1"})
+
+
+async def as_upstream(stack: AsyncExitStack, row: Row, *, provider: Provider, echo_url: str) -> Place:
+    """client -> Tollgate -> recorder -> LiteLLM -> echo: LiteLLM is the provider, so its bills are recorded."""
+    litellm_url = await _start(stack, upstream_url=echo_url)
+    recorder = await stack.enter_async_context(Provider(litellm_url))
+    gateway = await stack.enter_async_context(Gateway(row, upstream_url=recorder.url))
+    return gateway.place(recorder)
+
+
+async def with_plugin(stack: AsyncExitStack, row: Row, *, provider: Provider, echo_url: str) -> Place:
+    """client -> LiteLLM -> provider, and LiteLLM asks Tollgate."""
+    gateway = await stack.enter_async_context(Gateway(row, upstream_url=provider.url))
+    url = await _start(stack, upstream_url=provider.url, tollgate_url=gateway.url)
+    return gateway.place(provider, url=url, environment=KEY_IN_BODY)
+
+
+async def _start(stack: AsyncExitStack, *, upstream_url: str, tollgate_url: str = "") -> str:
+    folder = Path(stack.enter_context(TemporaryDirectory()))
+    config = {
+        "model_list": [
+            {
+                "model_name": model,
+                "litellm_params": {
+                    "model": f"openai/{model}",
+                    "api_base": f"{upstream_url}/v1",
+                    "api_key": "sk-litellm",
+                    "configurable_clientside_auth_params": ["api_key"],
+                },
+            }
+            for model in MODELS
+        ],
+        "litellm_settings": {"num_retries": 0, "telemetry": False},
+        # Without a master key any key is let in: whose it is, is for Tollgate to say.
+        "general_settings": {
+            "allow_client_side_credentials": True,
+            "dangerously_permit_weak_or_unset_master_key": True,
+        },
+    }
+    if tollgate_url:
+        shutil.copy(PLUGIN, folder)
+        config["litellm_settings"] |= {"callbacks": "tollgate_litellm.tollgate"}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    port = free_port()
+    command = [str(VENV / "bin" / "litellm"), "--config", "config.yaml", "--host", "127.0.0.1", "--port", str(port)]
+    environment = {
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "TOLLGATE_URL": tollgate_url,
+        "NO_PROXY": "*",
+        "PATH": f"{VENV / 'bin'}:/usr/bin:/bin",
+    }
+    await stack.enter_async_context(running(command, port=port, folder=folder, environment=environment))
+    return f"http://127.0.0.1:{port}"

@@ -8,6 +8,9 @@ from policies.stores.base import NOTHING, SLOTS_AHEAD, Counter, Denied, Granted,
 
 Key = tuple[str, int]
 
+LET_GO_AT_ONCE = 256
+"""Forgotten counters whose memory is given back at a time: a hundred thousand at once would take 10 ms."""
+
 
 class Cell:
     """One counter. `dirty` until whoever keeps it for good has it."""
@@ -32,6 +35,7 @@ class Book:
         self.cells: dict[Key, Cell] = {}
         self.dirty: list[tuple[Key, Cell]] = []
         self._load = load
+        self._forgotten: list[dict[Key, Cell]] = []
 
     def state(self, counter: Counter) -> State:
         """Return a counter as it stands, summed over its slots."""
@@ -102,6 +106,23 @@ class Book:
     def keep(self, series: str, slot: int, *, used: int, held: int, expires_at: float) -> None:
         """Take over a counter from where it is kept for good, unless this book knows better."""
         self.cells.setdefault((series, slot), Cell(used, held, expires_at))
+
+    def forget(self) -> None:
+        """Forget every counter."""
+        if len(self.cells) > LET_GO_AT_ONCE:
+            self._forgotten.append(self.cells)
+            self.cells = {}
+        else:
+            self.cells.clear()
+
+    def let_go(self) -> None:
+        """Give back some memory of what was forgotten."""
+        if self._forgotten:
+            cells = self._forgotten[-1]
+            for _ in range(min(LET_GO_AT_ONCE * len(self._forgotten), len(cells))):
+                cells.popitem()
+            if not cells:
+                self._forgotten.pop()
 
     def clean(self) -> None:
         """Forget which counters were moved: they are kept for good."""

@@ -15,10 +15,17 @@ from policies.ledger import LedgerEntry
 from policies.model import StoreLost
 from policies.stores.base import Counter, Denied, Granted, HeldLine, Hold, Note, Order, Row, Settled, State
 from policies.stores.ledger_rows import ledger_row
+from policies.stores.sqlite_checkpoints import Checkpoints
 from policies.stores.sqlite_file import PRUNED_AT_ONCE, SqliteFile, SqliteReader
 
 BATCH_MOST = 512
 """Operations in one transaction: more would keep other processes waiting for the file."""
+
+CROWD = 3
+"""Operations in one turn of the event loop from which on the next turn's are waited for, to share a transaction."""
+
+HERE_MOST = 32
+"""Operations carried out on the event loop's own thread at once: together they take a millisecond or less."""
 
 PAGE = 1_000
 
@@ -29,11 +36,16 @@ class _Operation(NamedTuple):
     run: Callable[[SqliteFile], Any]
     future: asyncio.Future[Any] | None
     """Who waits for it; None for what must be written in the end, however often it takes."""
+    brief: bool = False
+    """Whether it reads and writes a few rows, and never waits for the disk."""
 
 
 class SqliteStore:
-    """A `BudgetStore` in a file (WAL). A thread of its own does all writing, everything that is waiting in one
-    transaction, so that the event loop never blocks and concurrent requests share the cost of a commit.
+    """A `BudgetStore` in a file (WAL).
+
+    A brief operation is carried out where it is asked for, if it can be at once: handing it to a thread and back takes
+    many times as long. Everything else, and whatever meets another process's lock, is written by a thread of its own,
+    all that is waiting in one transaction. The event loop never waits, for a lock or for the disk (`Checkpoints`).
 
     Survives ``kill -9`` at any moment. Open it after forking: a connection must not cross into another process.
     """
@@ -44,6 +56,11 @@ class SqliteStore:
         self.path = path
         self._busy_timeout_s = busy_timeout_s
         self._waiting: list[_Operation] = []
+        self._in_turn = self._crowded = False
+        self._met = 0
+        self._handed = self._taken = self._done = 0
+        self._writing = threading.Lock()
+        self._checkpoints = Checkpoints(path, in_pause=self._pause_writing)
         self._queue: queue.SimpleQueue[list[_Operation] | None] = queue.SimpleQueue()
         self._file: SqliteFile | None = None
         self._thread: threading.Thread | None = None
@@ -54,7 +71,7 @@ class SqliteStore:
         return now
 
     def reserve(self, order: Order, *, now: float) -> Awaitable[Granted | Denied]:
-        return self._submit(lambda file: file.reserve(order, now))
+        return self._submit(lambda file: file.reserve(order, now), brief=True)
 
     def settle(
         self,
@@ -66,7 +83,7 @@ class SqliteStore:
         entry: LedgerEntry | None = None,
     ) -> Awaitable[Settled]:
         row = None if entry is None else ledger_row(entry)
-        return self._submit(lambda file: file.settle(hold_id, used, read, row))
+        return self._submit(lambda file: file.settle(hold_id, used, read, row), brief=True)
 
     def charge(self, lines: Sequence[HeldLine], *, batch: str, now: float) -> Awaitable[None]:
         return self._submit(lambda file: file.charge(lines, batch, now))
@@ -88,7 +105,10 @@ class SqliteStore:
 
     def record(self, entry: LedgerEntry) -> None:
         row = ledger_row(entry)
-        self._enqueue(_Operation(lambda file: file.record(row), None))
+        if self._closed:
+            raise StoreLost(f"The budget store '{self.path}' is closed.")
+        self._waiting.append(_Operation(lambda file: file.record(row), None, brief=True))
+        self._count()
 
     async def entries(
         self, *, since: float = 0.0, until: float | None = None, key_id: str | None = None, model: str | None = None
@@ -125,6 +145,9 @@ class SqliteStore:
 
     async def ping(self) -> None:
         await self._submit(lambda file: file.ping())
+        error = self._checkpoints.error
+        if error is not None:
+            raise self._failed(error)
 
     async def close(self) -> None:
         if self._closed:
@@ -134,30 +157,64 @@ class SqliteStore:
         if self._thread is not None:
             self._queue.put(None)
             await asyncio.to_thread(self._thread.join)
+            await asyncio.to_thread(self._checkpoints.close)
             if self._lost is not None:
                 raise self._lost
 
-    def _submit(self, run: Callable[[SqliteFile], T]) -> asyncio.Future[T]:
+    def _submit(self, run: Callable[[SqliteFile], T], *, brief: bool = False) -> asyncio.Future[T]:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         if self._closed:
             future.set_exception(StoreLost(f"The budget store '{self.path}' is closed."))
             return future
-        self._enqueue(_Operation(run, future))
+        operation = _Operation(run, future, brief)
+        if self._in_turn or self._crowded or not self._carried_out_here([operation]):
+            self._waiting.append(operation)
+        self._count()
         return future
 
-    def _enqueue(self, operation: _Operation) -> None:
-        if self._closed:
-            raise StoreLost(f"The budget store '{self.path}' is closed.")
-        self._waiting.append(operation)
-        if len(self._waiting) == 1:
-            # Everything that this turn of the event loop asks for goes into one batch.
-            asyncio.get_running_loop().call_soon(self._hand_over)
+    def _count(self) -> None:
+        self._met += 1
+        if not self._in_turn:
+            # What else this turn of the event loop asks for goes into one transaction.
+            self._in_turn = True
+            asyncio.get_running_loop().call_soon(self._end_turn)
+
+    def _end_turn(self) -> None:
+        self._in_turn = False
+        self._crowded, self._met = self._met >= CROWD, 0
+        if self._waiting and self._carried_out_here(self._waiting):
+            self._waiting = []
+        self._hand_over()
+
+    def _carried_out_here(self, operations: Sequence[_Operation]) -> bool:
+        """Carry out operations on the event loop's own thread, if nothing is in the way of doing so at once."""
+        file = self._file
+        if file is None or self._handed != self._done or len(operations) > HERE_MOST:
+            return False
+        if not all(operation.brief for operation in operations) or not self._writing.acquire(blocking=False):
+            return False
+        try:
+            file.begin(wait=False)
+            results = [operation.run(file) for operation in operations]
+            rows = file.commit()
+        except BaseException as error:  # another process's lock, or worse: the thread knows what to do about each
+            with contextlib.suppress(sqlite3.Error):
+                file.roll_back()
+            if not isinstance(error, Exception):
+                raise
+            return False
+        finally:
+            self._writing.release()
+        self._checkpoints.wrote(rows)
+        _resolve([(each.future, result) for each, result in zip(operations, results, strict=True) if each.future])
+        return True
 
     def _hand_over(self) -> None:
         if self._waiting:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="tollgate-budgets", daemon=True)
                 self._thread.start()
+            self._handed += 1
             self._queue.put(self._waiting)
             self._waiting = []
 
@@ -187,13 +244,25 @@ class SqliteStore:
             batch, last = self._next_batch()
             operations = unwritten + batch
             unwritten = []
-            for start in range(0, len(operations), BATCH_MOST):
-                unwritten += self._carry_out(operations[start : start + BATCH_MOST])
-        if self._file is not None:
-            self._file.close()
+            with self._writing:
+                carried_out = [
+                    self._carry_out(operations[start : start + BATCH_MOST])
+                    for start in range(0, len(operations), BATCH_MOST)
+                ]
+            for answers in carried_out:
+                unwritten += [each for each, answer in answers if each.future is None and isinstance(answer, StoreLost)]
+            if not unwritten:
+                # Before anybody is answered: who asks again at once is to find the way free.
+                self._done = self._taken
+            for answers in carried_out:
+                _answer(answers)
+        with self._writing:
+            file, self._file = self._file, None
+            if file is not None:
+                file.close()
 
-    def _carry_out(self, operations: Sequence[_Operation]) -> list[_Operation]:
-        """Run operations in one transaction and answer them; return those to be tried again with the next batch.
+    def _carry_out(self, operations: Sequence[_Operation]) -> list[tuple[_Operation, Any]]:
+        """Run operations in one transaction; return each with its result, or with what it failed of.
 
         The file is opened when it is needed, and again after it failed.
         """
@@ -201,23 +270,38 @@ class SqliteStore:
             if self._file is None:
                 self._file = SqliteFile(self.path, busy_timeout_s=self._busy_timeout_s)
             file = self._file
-            file.begin()
+            file.begin(wait=True)
             results = [operation.run(file) for operation in operations]
-            file.commit()
+            rows = file.commit()
         except (sqlite3.Error, OSError, StoreLost) as error:
             self._drop_file()
             self._lost = self._failed(error)
-            _answer(operations, [self._lost] * len(operations))
-            return [operation for operation in operations if operation.future is None]
+            return [(operation, self._lost) for operation in operations]
         except Exception as error:  # what one operation cannot stomach must not cost the others their answer
             self._drop_file()
             if len(operations) == 1:
-                _answer(operations, [error])
-                return []
+                return [(operations[0], error)]
             return [again for operation in operations for again in self._carry_out([operation])]
         self._lost = None
-        _answer(operations, results)
-        return []
+        self._checkpoints.wrote(rows)
+        return list(zip(operations, results, strict=True))
+
+    def _pause_writing(self, move: Callable[[], bool]) -> None:
+        with self._writing:
+            file = self._file
+            if file is None:
+                return
+            try:
+                file.begin(wait=True)
+                all_moved = move()
+                file.commit()
+                if all_moved:
+                    file.begin(wait=True)
+                    file.write_nothing_new()
+                    file.commit()
+            except sqlite3.Error:
+                file.roll_back()
+                raise
 
     def _drop_file(self) -> None:
         file, self._file = self._file, None
@@ -231,6 +315,7 @@ class SqliteStore:
         batch = self._queue.get()
         if batch is None:
             return [], True
+        self._taken += 1
         while len(batch) < BATCH_MOST:
             try:
                 more = self._queue.get_nowait()
@@ -239,12 +324,13 @@ class SqliteStore:
             if more is None:
                 return batch, True
             batch += more
+            self._taken += 1
         return batch, False
 
 
-def _answer(operations: Sequence[_Operation], results: Sequence[Any]) -> None:
+def _answer(results: Sequence[tuple[_Operation, Any]]) -> None:
     by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = {}
-    for operation, result in zip(operations, results, strict=True):
+    for operation, result in results:
         if operation.future is not None:
             by_loop.setdefault(operation.future.get_loop(), []).append((operation.future, result))
     for loop, answers in by_loop.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from policies.stores.ledger_rows import COLUMNS, LedgerRow, ledger_entry
 
 SCHEMA_VERSION = 1
 CELLS_KEPT = 100_000
+LONGEST_PAUSE_S = 0.001
+"""Between two attempts to take the file's write lock, which others hold for a tenth of that."""
+
 BATCHES_KEPT_S = 86_400.0
 PRUNED_AT_ONCE = 1_000
 """Ledger lines dropped in one transaction, so that nobody waits long for the file."""
@@ -44,31 +48,49 @@ CREATE INDEX IF NOT EXISTS ledger_answers ON ledger (key_id, model);
 
 
 class SqliteFile:
-    """One connection to the file, owned by one thread.
+    """One connection to the file, used by one thread at a time.
 
-    Counters are remembered between transactions and forgotten as soon as another process has written
-    (``PRAGMA data_version``), so that a lone worker reads almost nothing.
+    Counters are remembered between transactions and forgotten as soon as another connection has written
+    (``PRAGMA data_version``), so that a lone worker reads almost nothing. Moving the write-ahead log into the file is
+    left to `Checkpoints`: it would keep whoever commits waiting for the disk.
     """
 
     def __init__(self, path: Path, *, busy_timeout_s: float) -> None:
         self._connection = _opened(path, busy_timeout_s=busy_timeout_s)
+        self._connection.execute("PRAGMA wal_autocheckpoint = 0")
+        self._connection.execute("PRAGMA busy_timeout = 0")
+        self._busy_timeout_s = busy_timeout_s
         self._book = Book(self._load)
         self._lines: dict[str, Sequence[tuple[str, int, int, float]]] = {}
         self._new_holds: dict[str, tuple[Any, ...]] = {}
         self._ledger_rows: list[LedgerRow] = []
         self._version = -1
+        self._rows_changed = 0
         self._execute = self._connection.execute
 
-    def begin(self) -> None:
-        """Take the file's write lock, waiting for other processes."""
-        self._execute("BEGIN IMMEDIATE")
+    def begin(self, *, wait: bool) -> None:
+        """Take the file's write lock, waiting for whoever else has it, or failing at once."""
+        waited_s, pause_s = 0.0, 0.0001
+        while True:
+            try:
+                self._execute("BEGIN IMMEDIATE")
+                break
+            except sqlite3.OperationalError as error:
+                locked = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not (wait and locked and waited_s < self._busy_timeout_s):
+                    raise
+            # SQLite itself would sleep so long that others, who never wait, take the lock again and again meanwhile.
+            time.sleep(pause_s)
+            waited_s += pause_s
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
         version = self._execute("PRAGMA data_version").fetchone()[0]
         if version != self._version or len(self._book.cells) > CELLS_KEPT:
             self._version = version
-            self._book.cells.clear()
+            self._book.forget()
+        self._book.let_go()
 
-    def commit(self) -> None:
-        """Write what the batch changed and end the transaction."""
+    def commit(self) -> int:
+        """Write what the batch changed and end the transaction; return how many rows were written."""
         self._write_counters()
         if self._new_holds:
             self._connection.executemany("INSERT INTO holds VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self._new_holds.values())
@@ -80,10 +102,12 @@ class SqliteFile:
             )
             self._ledger_rows.clear()
         self._execute("COMMIT")
+        before, self._rows_changed = self._rows_changed, self._connection.total_changes
+        return self._rows_changed - before
 
     def roll_back(self) -> None:
         """Undo the batch, and forget what was remembered of the file."""
-        self._book.cells.clear()
+        self._book.forget()
         self._book.dirty.clear()
         self._new_holds.clear()
         self._ledger_rows.clear()
@@ -150,7 +174,7 @@ class SqliteFile:
         where = "substr(series, 1, length(?)) = ?" if below else "series = ? AND series = ?"
         self._write_counters()
         changed = self._execute(f"UPDATE counters SET used = 0 WHERE {where}", (series_prefix, series_prefix))  # noqa: S608
-        self._book.cells.clear()
+        self._book.forget()
         return changed.rowcount
 
     def write_note(self, kind: str, name: str, body: bytes, replacing: int) -> int | None:
@@ -168,7 +192,7 @@ class SqliteFile:
         self._execute(
             "DELETE FROM owners WHERE beat_at < ? AND owner NOT IN (SELECT owner FROM holds)", (now - BATCHES_KEPT_S,)
         )
-        self._book.cells.clear()
+        self._book.forget()
 
     def prune_ledger(self, before: float) -> int:
         """Drop some of the lines from before a moment, and return how many."""
@@ -177,6 +201,10 @@ class SqliteFile:
 
     def ping(self) -> None:
         """The transaction around it is the proof."""
+
+    def write_nothing_new(self) -> None:
+        """Write a page as it is, so that a log that has been moved into the file begins anew."""
+        self._execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _write_counters(self) -> None:
         if not self._book.dirty:
@@ -254,7 +282,9 @@ class SqliteReader:
 
 
 def _opened(path: Path, *, busy_timeout_s: float) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None, cached_statements=256)
+    connection = sqlite3.connect(
+        path, timeout=busy_timeout_s, isolation_level=None, cached_statements=256, check_same_thread=False
+    )
     try:
         # With WAL, NORMAL loses nothing when a process is killed, only (the latest transactions) when power fails.
         connection.execute("PRAGMA journal_mode = WAL")

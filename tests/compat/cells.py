@@ -47,4 +47,9 @@ ROWS = (
     Row("LiteLLM proxy before Tollgate", "openai_sdk.py", ("litellm",), (*ALL, "failure"), "litellm-client"),
     Row("LiteLLM proxy behind Tollgate", "openai_sdk.py", ("litellm",), ALL, "litellm-upstream"),
     Row("LiteLLM proxy with Tollgate's plug-in", "openai_sdk.py", ("litellm",), (*ALL, "failure"), "litellm-plugin"),
+    Row(
+        "LiteLLM proxy with the plug-in, Anthropic's API", "anthropic_sdk.py", ("litellm",), MESSAGES, "litellm-plugin"
+    ),
+    Row("nginx with njs", "openai_sdk.py", (), (*ALL, "failure"), "nginx"),
+    Row("nginx with njs, Anthropic's API", "anthropic_sdk.py", (), MESSAGES, "nginx"),
 )

@@ -83,6 +83,8 @@ class Provider:
 
 
 def _key(request: web.Request) -> str:
+    if "x-tollgate-key" in request.headers:
+        return request.headers["x-tollgate-key"]
     bearer = request.headers.get("Authorization", "").removeprefix("Bearer ")
     named = request.headers.get("x-api-key") or request.headers.get("x-goog-api-key")
     return named or bearer or request.query.get("key", "")

@@ -6,13 +6,14 @@ from contextlib import AsyncExitStack
 
 from tests.compat.cells import Row
 from tests.compat.gateways import Place
-from tests.compat.programs import litellm_proxy
+from tests.compat.programs import litellm_proxy, nginx
 from tests.compat.provider import Provider
 
 PROGRAMS = {
     "litellm-client": litellm_proxy.as_client,
     "litellm-upstream": litellm_proxy.as_upstream,
     "litellm-plugin": litellm_proxy.with_plugin,
+    "nginx": nginx.njs,
 }
 
 

@@ -11,9 +11,9 @@ import yaml
 
 from tests.compat.cells import Row
 from tests.compat.gateways import Gateway, Place
-from tests.compat.programs.processes import free_port, running
 from tests.compat.provider import Provider
 from tests.compat.scripts import ROOT, VENV
+from tests.plugins.processes import free_port, running
 
 PLUGIN = ROOT / "docs" / "plugins" / "litellm" / "tollgate_litellm.py"
 MODELS = ("gpt-4o", "text-embedding-3-small")
@@ -57,11 +57,22 @@ async def _start(stack: AsyncExitStack, *, upstream_url: str, tollgate_url: str 
                 },
             }
             for model in MODELS
+        ]
+        + [
+            {
+                "model_name": "claude-sonnet-4-5",
+                "litellm_params": {
+                    "model": "anthropic/claude-sonnet-4-5",
+                    "api_base": upstream_url,
+                    "api_key": "sk-litellm",
+                },
+            }
         ],
         "litellm_settings": {"num_retries": 0, "telemetry": False},
         # Without a master key any key is let in: whose it is, is for Tollgate to say.
         "general_settings": {
             "allow_client_side_credentials": True,
+            "forward_client_headers_to_llm_api": True,
             "dangerously_permit_weak_or_unset_master_key": True,
         },
     }

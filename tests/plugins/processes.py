@@ -27,16 +27,19 @@ async def running(
 ) -> AsyncIterator[None]:
     """A program that listens on `port`, until the context ends. What it prints is kept in `folder`."""
     log = folder / f"{Path(command[0]).name}.log"
-    with log.open("wb") as out:
-        process = await asyncio.create_subprocess_exec(
-            *command, stdout=out, stderr=out, cwd=folder, env=os.environ | (environment or {}), start_new_session=True
-        )
+    out = await asyncio.to_thread(log.open, "wb")
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=out, stderr=out, cwd=folder, env=os.environ | (environment or {}), start_new_session=True
+    )
     try:
-        await asyncio.wait_for(_listening(port, process), STARTING_S)
+        try:
+            await asyncio.wait_for(_listening(port, process), STARTING_S)
+        except TimeoutError:
+            said = await asyncio.to_thread(log.read_text)
+            raise RuntimeError(f"{command[0]} does not listen:\n{said[-800:]}") from None
         yield
-    except TimeoutError:
-        raise RuntimeError(f"{command[0]} does not listen:\n{log.read_text()[-800:]}") from None
     finally:
+        out.close()
         if process.returncode is None:
             os.killpg(process.pid, signal.SIGTERM)
         try:

@@ -18,11 +18,15 @@ SHOWN = Path(__file__).resolve().parents[2] / "docs" / "plugins" / "nginx"
 
 
 @asynccontextmanager
-async def serving(*, tollgate_url: str, provider_url: str) -> AsyncIterator[str]:
-    """The documented nginx.conf with other addresses, on a free port; gives its URL."""
+async def serving(*, tollgate_url: str, provider_url: str, config: str = "nginx.conf") -> AsyncIterator[str]:
+    """A documented configuration with other addresses, on a free port; gives its URL."""
     port = free_port()
     folder, answers = await asyncio.to_thread(
-        _prepare, port=port, tollgate=urlsplit(tollgate_url).netloc, provider=urlsplit(provider_url).netloc
+        _prepare,
+        config,
+        port=port,
+        tollgate=urlsplit(tollgate_url).netloc,
+        provider=urlsplit(provider_url).netloc,
     )
     command = [NGINX or "nginx", "-c", str(folder / "nginx.conf"), "-p", str(folder)]
     try:
@@ -35,7 +39,7 @@ async def serving(*, tollgate_url: str, provider_url: str) -> AsyncIterator[str]
         await asyncio.to_thread(shutil.rmtree, answers)
 
 
-def _prepare(*, port: int, tollgate: str, provider: str) -> tuple[Path, Path]:
+def _prepare(name: str, *, port: int, tollgate: str, provider: str) -> tuple[Path, Path]:
     """Where nginx runs, and where it keeps answers."""
     folder, answers = Path(mkdtemp()), Path(mkdtemp(dir="/dev/shm"))
     answers.chmod(0o777)  # nginx's workers are not who runs this
@@ -53,7 +57,7 @@ def _prepare(*, port: int, tollgate: str, provider: str) -> tuple[Path, Path]:
     }
     if os.geteuid() != 0:
         changes["user www-data;"] = ""
-    config = (SHOWN / "nginx.conf").read_text()
+    config = (SHOWN / name).read_text()
     for shown, tried in changes.items():
         assert shown in config, shown
         config = config.replace(shown, tried)

@@ -117,3 +117,19 @@ async def test_nginx_sends_the_cap_that_a_budget_lowered(start_gateway: StartGat
         assert response.status == 200
         assert upstream.requests[0].json == {**uncapped, "max_tokens": 92}
         assert await settled(gateway) == 12
+
+
+async def test_auth_request_lets_pass_while_something_is_left(gateway: RunningGateway, upstream: FakeUpstream) -> None:
+    upstream.enqueue(plain(chat(prompt_tokens=90, completion_tokens=10)))
+    async with serving(tollgate_url=gateway.url, provider_url=upstream.url, config="auth_request.conf") as address:
+        url = address + "/v1/chat/completions"
+        response, body = await post(gateway, url)
+        assert (response.status, body["usage"]["total_tokens"]) == (200, 100)
+        assert upstream.requests[0].json == CHAT
+        assert await settled(gateway) == 100
+        response, body = await post(gateway, url)
+        assert (response.status, body["error"]["code"]) == (429, "insufficient_quota")
+        assert response.headers["x-should-retry"] == "false"
+        async with gateway.client.post(url, json=CHAT, headers={"Authorization": "Bearer sk-nobody"}) as response:
+            assert (response.status, (await response.json())["error"]["code"]) == (401, "invalid_api_key")
+    assert len(upstream.requests) == 1

@@ -17,21 +17,17 @@ from aiohttp import web
 
 from gateway.counting import Counting
 from gateway.echo import EchoUpstream
-from gateway.endpoints import admission_answers, admissions, budgets, checks, counting, docs, health, metrics
-from gateway.endpoints.admin import ADMIN_ENDPOINTS
-from gateway.endpoints.answers import METHODS, refuse_method
-from gateway.endpoints.dashboard import DASHBOARD_ENDPOINTS, attach
+from gateway.endpoints.dashboard import attach
 from gateway.http.client import HttpClient
 from gateway.http_upstream import HttpUpstream
-from gateway.incoming import expect_continue
 from gateway.metrics import Metrics
-from gateway.middleware import Handler, boundary
+from gateway.middleware import boundary
 from gateway.notices import Notices
 from gateway.operator_notes import OperatorNotes
 from gateway.owners import dead_owners, new_owner
-from gateway.proxy import proxy
 from gateway.relearning import LINES, relearn
 from gateway.reloading import Reloader, follow
+from gateway.routes import add_routes
 from gateway.runtime import RUNTIME, Runtime, RuntimeHolder
 from gateway.settings import Settings, UpstreamSettings
 from gateway.unfinished import Unfinished
@@ -64,30 +60,6 @@ SWEEPS_A_TIMEOUT = 4
 
 UPSTREAM_KEEPALIVE_S = 55.0
 """Idle upstream connections are closed before the 60 s at which most load balancers close theirs."""
-
-DIRECT_ENDPOINTS: tuple[tuple[str, str, Handler], ...] = (
-    ("POST", "/calculate", counting.calculate),
-    ("POST", "/batch-calculate", counting.batch_calculate),
-    ("GET", "/models", counting.list_models),
-    ("GET", "/health", health.health),
-    ("GET", "/budgets", budgets.budgets),
-    ("GET", "/metrics", metrics.metrics),
-    ("GET", "/openapi.json", docs.openapi),
-    ("GET", "/docs", docs.docs),
-    ("GET", "/docs/{file}", docs.asset),
-    ("POST", "/v1/admissions", admissions.admit),
-    ("POST", "/v1/admissions/{id}/settle", admissions.settle),
-    ("POST", "/v1/admissions/{id}/release", admissions.release),
-    ("POST", "/v1/admissions/{id}/answer", admission_answers.take_answer),
-    *ADMIN_ENDPOINTS,
-    *DASHBOARD_ENDPOINTS,
-)
-
-CHECKS: tuple[tuple[str, Handler], ...] = (
-    (checks.ENVOY_PREFIX, checks.ext_authz),
-    (checks.NGINX_PREFIX, checks.auth_request),
-)
-"""What other proxies ask before they forward a request: its own path follows, with any method."""
 
 
 def load_tokenizers(settings: Settings) -> TokenCounter:
@@ -138,18 +110,8 @@ def build_app(
     """
     app = web.Application(middlewares=[boundary], client_max_size=settings.server.max_body_bytes)
     app[RUNTIME] = RuntimeHolder()
-    app[METHODS] = {}
     attach(app)
-    for path in dict.fromkeys(path for _, path, _ in DIRECT_ENDPOINTS):
-        handlers = {method: handler for method, each, handler in DIRECT_ENDPOINTS if each == path}
-        resource = app.router.add_resource(path)
-        for method, handler in handlers.items():
-            resource.add_route(method, handler, expect_handler=expect_continue)
-        resource.add_route("*", refuse_method)
-        app[METHODS][resource.canonical] = ", ".join(handlers)
-    for prefix, handler in CHECKS:
-        app.router.add_route("*", prefix + "/{path:.*}", handler, expect_handler=expect_continue)
-    app.router.add_route("*", "/{path:.*}", proxy, expect_handler=expect_continue)
+    add_routes(app)
 
     async def run(app: web.Application) -> AsyncIterator[None]:
         counting = counter or load_tokenizers(settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
@@ -80,10 +81,10 @@ def _bearer(request: web.Request) -> str | None:
     return token.strip() or None if scheme.lower() == "bearer" else None
 
 
-def credential_anywhere(request: web.Request) -> str | None:
+def credential_anywhere(headers: Mapping[str, str], query: Mapping[str, str]) -> str | None:
     """The credential of a request whose path names no API: from the first place where any API puts one."""
     for fmt in formats.FORMATS:
-        credential = fmt.credential(request.headers, request.query)
+        credential = fmt.credential(headers, query)
         if credential:
             return credential
     return None

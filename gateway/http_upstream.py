@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -13,10 +12,11 @@ from gateway.http.errors import AnswerCut, BadAnswer, ConnectFailed, HttpError, 
 from gateway.http.origin import Origin
 
 if TYPE_CHECKING:
+    from gateway.forwarded_headers import Headers
     from gateway.http.answer import Answer
     from gateway.http.client import HttpClient
     from gateway.settings import UpstreamSettings
-    from gateway.upstream import Headers, Outgoing
+    from gateway.upstream import Outgoing
 
 
 _log = structlog.get_logger("upstream")
@@ -31,8 +31,8 @@ class HttpAnswer:
         self._answer = answer
         self._upstream = upstream
         self.status = answer.status
-        self.reason = answer.reason.decode("latin-1")
-        self.headers: Headers = [(name.decode("latin-1"), _decode(value)) for name, value in answer.headers]
+        self.reason = answer.reason
+        self.headers: Headers = answer.headers
 
     async def read(self) -> bytes:
         """The next body bytes as they arrive, ``b""`` at the end."""
@@ -67,7 +67,7 @@ class HttpUpstream:
                 self._origin,
                 method=outgoing.method,
                 target=(self._path + outgoing.target).encode("utf-8", "surrogateescape"),
-                headers=_encode(outgoing.headers),
+                headers=outgoing.headers,
                 body=outgoing.body,
                 connect_timeout_s=self._connect_timeout_s,
                 idle_timeout_s=self._idle_timeout_s,
@@ -76,18 +76,6 @@ class HttpUpstream:
         except HttpError as error:
             raise _told(error, self._name) from None
         return HttpAnswer(answer, self._name)
-
-
-def _decode(value: bytes) -> str:
-    """UTF-8 as the server side writes it; a lone odd byte is read as Latin-1 (RFC 9110 section 5.5)."""
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return value.decode("latin-1")
-
-
-def _encode(headers: Headers) -> Sequence[tuple[bytes, bytes]]:
-    return [(name.encode("latin-1", "replace"), value.encode("utf-8", "surrogateescape")) for name, value in headers]
 
 
 def _told(error: HttpError, upstream: str) -> UpstreamError:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 from aiohttp import web
-from multidict import CIMultiDict
 
 from gateway import formats
 from gateway.callers import client_address
@@ -20,6 +19,7 @@ from gateway.exchange import EXCHANGE, Exchange
 from gateway.formats.base import retry_headers
 from gateway.proxy import told_headers
 from gateway.recording import record
+from gateway.reply import Reply, as_response, encode_pairs
 from gateway.runtime import RUNTIME, Runtime
 from gateway.watchdog import ClientLeft
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from gateway.formats.base import RequestFormat
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+T = TypeVar("T")
 
 _log = structlog.get_logger("gateway")
 _BY_NAME = {fmt.name: fmt for fmt in formats.FORMATS}
@@ -34,34 +35,51 @@ _CLIENT_LEFT_STATUS = 499
 """For the log and the metrics (nginx's word for it); nobody is there to read it."""
 
 
-@web.middleware
-async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Give the request an id, turn whatever goes wrong into an answer of its own API, write it down."""
-    runtime = request.app[RUNTIME].current
-    exchange = Exchange(
+def begin_exchange(
+    runtime: Runtime, *, method: str, path: str, peer: str, headers: Mapping[str, str], read_s: float
+) -> Exchange:
+    """What is known of a request when it comes in; `read_s` is the `time.perf_counter` at which its head was there."""
+    return Exchange(
         id=f"req_{random.getrandbits(128):032x}",
         at=runtime.clock(),
-        started_s=time.perf_counter(),
+        started_s=read_s,
+        method=method,
+        path=path,
+        client=client_address(peer, headers.get("X-Forwarded-For", ""), runtime.settings.server.trusted_proxies),
+    )
+
+
+@web.middleware
+async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """The guard around what aiohttp's server answers."""
+    runtime = request.app[RUNTIME].current
+    exchange = request[EXCHANGE] = begin_exchange(
+        runtime,
         method=request.method,
         path=request.path,
-        client=client_address(
-            request.remote or "",
-            request.headers.get("X-Forwarded-For", ""),
-            runtime.settings.server.trusted_proxies,
-        ),
+        peer=request.remote or "",
+        headers=request.headers,
+        read_s=time.perf_counter(),
     )
-    request[EXCHANGE] = exchange
+    answered = await guard(runtime, exchange, request.headers, handler(request))
+    return as_response(answered) if isinstance(answered, Reply) else answered
+
+
+async def guard(runtime: Runtime, exchange: Exchange, headers: Mapping[str, str], work: Awaitable[T]) -> T | Reply:
+    """Do the work of a request, turn whatever goes wrong into an answer of its own API, write it down."""
     runtime.metrics.active.inc()
     try:
-        response = await handler(request)
-        exchange.status = exchange.status or response.status
+        answered = await work
+        if exchange.status == 0 and isinstance(answered, Reply | web.StreamResponse):
+            exchange.status = answered.status
+        return answered
     except GatewayError as error:
-        response = refused(request, runtime, exchange, error)
+        return refused(headers, runtime, exchange, error)
     except ClientLeft:
         exchange.outcome, exchange.status = "client_left", _CLIENT_LEFT_STATUS
-        response = web.Response(status=_CLIENT_LEFT_STATUS)
+        return Reply(_CLIENT_LEFT_STATUS, b"Client Left", [], b"")
     except web.HTTPException as error:
-        response = refused(request, runtime, exchange, _as_gateway_error(error))
+        return refused(headers, runtime, exchange, _as_gateway_error(error))
     except asyncio.CancelledError:
         exchange.outcome, exchange.status = "client_left", _CLIENT_LEFT_STATUS
         raise
@@ -71,14 +89,13 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
         failure = GatewayError(
             f"The gateway failed on this request. Its log has the reason under {exchange.id}.", code="internal_error"
         )
-        response = refused(request, runtime, exchange, failure)
+        return refused(headers, runtime, exchange, failure)
     finally:
         runtime.metrics.active.dec()
         record(runtime, exchange)
-    return response
 
 
-def refused(request: web.Request, runtime: Runtime, exchange: Exchange, error: GatewayError) -> web.Response:
+def refused(headers: Mapping[str, str], runtime: Runtime, exchange: Exchange, error: GatewayError) -> Reply:
     """The answer to a request that failed, in its own API's shape; the exchange notes how."""
     exchange.status = error.status
     exchange.error = exchange.error or error.code or error.type
@@ -88,22 +105,20 @@ def refused(request: web.Request, runtime: Runtime, exchange: Exchange, error: G
         exchange.outcome = "refused"
     else:
         exchange.outcome = "rejected" if error.status < 500 else "failed"
-    fmt = exchange.format or _guess(request)
+    fmt = exchange.format or _guess(headers)
     if fmt is None:
-        status, headers, body = error.status, retry_headers(error), error_body(error)
-        headers["Content-Type"] = "application/json"
+        status, told, body = error.status, retry_headers(error), error_body(error)
+        told["Content-Type"] = "application/json"
     else:
-        status, headers, body = fmt.render_error(error)
-    told = CIMultiDict(headers)
-    told.extend(told_headers(runtime, exchange))
-    return web.Response(status=status, headers=told, body=body)
+        status, told, body = fmt.render_error(error)
+    return Reply(status, b"", encode_pairs([*told.items(), *told_headers(runtime, exchange)]), body)
 
 
-def _guess(request: web.Request) -> RequestFormat | None:
+def _guess(headers: Mapping[str, str]) -> RequestFormat | None:
     """The dialect of a path that no format knows, from the headers that only one SDK sends."""
-    if "anthropic-version" in request.headers:
+    if "anthropic-version" in headers:
         return _BY_NAME.get("anthropic_messages")
-    if "x-goog-api-key" in request.headers:
+    if "x-goog-api-key" in headers:
         return _BY_NAME.get("gemini")
     return None
 

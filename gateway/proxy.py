@@ -9,8 +9,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
-from aiohttp import web
-from multidict import CIMultiDict
 
 from gateway import formats
 from gateway.account import Account
@@ -18,21 +16,24 @@ from gateway.callers import credential_anywhere, key_of
 from gateway.cutting import Cutter
 from gateway.decoding import decoder_for
 from gateway.errors import NotFound, UpstreamError
-from gateway.exchange import EXCHANGE, Exchange, Outcome
-from gateway.incoming import read_body, refuse_websocket, tidy_path
+from gateway.exchange import Exchange, Outcome
+from gateway.forwarded_headers import Headers, answer_headers, header
+from gateway.incoming import refuse_websocket, tidy
 from gateway.limits_headers import limit_headers
 from gateway.recording import ledger_entry
 from gateway.refusals import error_for_refusal, error_for_store
 from gateway.relay import SMALL_BODY_BYTES, Relay
-from gateway.runtime import RUNTIME, Runtime
+from gateway.reply import Reply, encode_pairs
 from gateway.unmatched import listener_for_unmatched
-from gateway.upstream import Headers, Outgoing, Upstream, answer_headers, header
 from gateway.watchdog import ClientLeft
 from policies.model import Estimate, StoreLost
 
 if TYPE_CHECKING:
     from gateway.formats.base import Call, Kind, RequestFormat, UsageReader
     from gateway.formats.early_end import EarlyEnd
+    from gateway.incoming import Incoming
+    from gateway.runtime import Runtime
+    from gateway.upstream import Outgoing, Upstream
     from policies.model import Key, Reservation
 
 Listen = Callable[[int, str], "UsageReader | None"]
@@ -51,12 +52,11 @@ class Granted(NamedTuple):
     cuts: bool
 
 
-async def proxy(request: web.Request) -> web.StreamResponse:
-    """Answer any request that no direct endpoint takes."""
-    runtime = request.app[RUNTIME].current
-    exchange = request[EXCHANGE]
-    refuse_websocket(request)
-    path = tidy_path(request)
+async def proxy(request: Incoming, runtime: Runtime, exchange: Exchange) -> Reply | None:
+    """Answer any request that no direct endpoint takes; None when the answer was streamed and only its end is left to
+    be written."""
+    refuse_websocket(request.headers)
+    path = tidy(request.path)
     matched = formats.match(request.method, path)
     if matched is None:
         return await _pass_unmatched(request, runtime, exchange, path)
@@ -64,7 +64,7 @@ async def proxy(request: web.Request) -> web.StreamResponse:
     exchange.format = fmt
     key = key_of(runtime, fmt.credential(request.headers, request.query))
     exchange.key = key
-    body = await read_body(request, max_body_bytes=runtime.settings.server.max_body_bytes)
+    body = await request.read_body(max_body_bytes=runtime.settings.server.max_body_bytes)
     call = fmt.parse(route, groups, body)
     exchange.take(call)
     if route.kind == "count":
@@ -74,8 +74,8 @@ async def proxy(request: web.Request) -> web.StreamResponse:
     granted = await reserve(runtime, exchange, key, estimate_for(runtime, exchange, call, route.kind))
     outgoing = upstream.prepare(
         request.method,
-        request.rel_url.raw_path_qs,
-        list(request.headers.items()),
+        request.raw_target,
+        request.raw_headers,
         _body_to_send(fmt, call, body, output_cap=granted.output_cap),
         key=key.upstream_key,
         format_name=fmt.name,
@@ -93,7 +93,7 @@ async def proxy(request: web.Request) -> web.StreamResponse:
 
 
 async def _forward(
-    request: web.Request,
+    request: Incoming,
     runtime: Runtime,
     exchange: Exchange,
     upstream: Upstream,
@@ -101,7 +101,7 @@ async def _forward(
     reservation: Reservation,
     listen: Listen,
     end: End | None = None,
-) -> web.StreamResponse:
+) -> Reply | None:
     """Send, relay, settle. The end of the answer is written after settling, so that a caller who has read it
     finds its budgets settled."""
     account = Account(runtime, exchange, reservation)
@@ -118,9 +118,9 @@ async def _forward(
             if answer.status >= 300:
                 exchange.outcome = "declined"
             try:
-                content_type = header(answer.headers, "content-type")
+                content_type = header(answer.headers, b"content-type")
                 reader = account.answered(answer.status, listen(answer.status, content_type))
-                decoder = decoder_for(header(answer.headers, "content-encoding"))
+                decoder = decoder_for(header(answer.headers, b"content-encoding"))
                 if end is not None and reader is not None and decoder is None:
                     account.cutter = _cutter(runtime, exchange, reservation, reader, end(content_type))
                 relay = Relay(
@@ -135,9 +135,9 @@ async def _forward(
                 )
                 if account.cutter is None and _is_small(request, answer.headers):
                     whole = await relay.read_whole()
-                    response = None
                 else:
-                    response = await relay.stream(request, _head(runtime, exchange, answer.headers))
+                    whole = None
+                    await relay.stream(request, _head(runtime, exchange, answer.headers))
             finally:
                 answer.close()
     except BaseException as error:
@@ -145,10 +145,9 @@ async def _forward(
         raise
     finally:
         await account.close()
-    if response is None:
-        headers = CIMultiDict(_head(runtime, exchange, answer.headers, length=len(whole)))
-        response = web.Response(status=answer.status, reason=answer.reason, headers=headers, body=whole)
-    return response
+    if whole is None:
+        return None
+    return Reply(answer.status, answer.reason, _head(runtime, exchange, answer.headers, whole=True), whole)
 
 
 def _cutter(
@@ -158,21 +157,21 @@ def _cutter(
     return Cutter(runtime, exchange, reservation, reader=reader, end=end) if end is not None else None
 
 
-async def _pass_unmatched(request: web.Request, runtime: Runtime, exchange: Exchange, path: str) -> web.StreamResponse:
+async def _pass_unmatched(request: Incoming, runtime: Runtime, exchange: Exchange, path: str) -> Reply | None:
     """A path that no format knows: refused, or forwarded at the cost of a request and of what its answer reports."""
     if runtime.settings.server.unmatched == "refuse":
         raise NotFound(f"Nothing answers {request.method} {path} here, and `server.unmatched` is `refuse`.")
-    key = key_of(runtime, credential_anywhere(request))
+    key = key_of(runtime, credential_anywhere(request.headers, request.query))
     exchange.key = key
-    body = await read_body(request, max_body_bytes=runtime.settings.server.max_body_bytes)
+    body = await request.read_body(max_body_bytes=runtime.settings.server.max_body_bytes)
     upstream = runtime.upstreams.choose(path, format_name=None, model=None)
     exchange.upstream = upstream.name
     granted = await reserve(runtime, exchange, key, Estimate(input_tokens=0, output_cap=0))
     outgoing = upstream.prepare(
         request.method,
-        request.rel_url.raw_path_qs,
-        list(request.headers.items()),
-        body if body or request.body_exists else None,
+        request.raw_target,
+        request.raw_headers,
+        body if body or request.has_body else None,
         key=key.upstream_key,
         format_name=None,
         plain=False,
@@ -181,9 +180,7 @@ async def _pass_unmatched(request: web.Request, runtime: Runtime, exchange: Exch
     return await _forward(request, runtime, exchange, upstream, outgoing, granted.reservation, listen)
 
 
-async def _answer_count(
-    runtime: Runtime, exchange: Exchange, fmt: RequestFormat, call: Call, path: str
-) -> web.Response:
+async def _answer_count(runtime: Runtime, exchange: Exchange, fmt: RequestFormat, call: Call, path: str) -> Reply:
     """A provider's own count endpoint, answered here with the number that a budget would use."""
     try:
         upstream = runtime.upstreams.choose(path, format_name=None, model=call.model)
@@ -192,7 +189,8 @@ async def _answer_count(
     else:
         await _count(runtime, exchange, call, upstream)
     assert exchange.count is not None
-    return web.Response(body=fmt.render_count(call, exchange.count), content_type="application/json")
+    headers = [(b"Content-Type", b"application/json")]
+    return Reply(200, b"", headers, fmt.render_count(call, exchange.count))
 
 
 async def _count(runtime: Runtime, exchange: Exchange, call: Call, upstream: Upstream) -> None:
@@ -263,21 +261,19 @@ def _body_to_send(fmt: RequestFormat, call: Call, body: bytes, *, output_cap: in
     return body if asking is None else asking
 
 
-def _is_small(request: web.Request, headers: Headers) -> bool:
-    length = header(headers, "content-length")
+def _is_small(request: Incoming, headers: Headers) -> bool:
+    length = header(headers, b"content-length")
     return length.isdecimal() and int(length) <= SMALL_BODY_BYTES and request.method != "HEAD"
 
 
-def _head(runtime: Runtime, exchange: Exchange, upstream_headers: Headers, *, length: int | None = None) -> Headers:
-    """The head that a caller gets: the upstream's with ours. `length` is given for a body written in one piece."""
-    headers = answer_headers(
-        upstream_headers, drop_length=length is not None or exchange.hides_usage or exchange.may_cut
-    )
-    headers += told_headers(runtime, exchange)
+def _head(runtime: Runtime, exchange: Exchange, upstream_headers: Headers, *, whole: bool = False) -> Headers:
+    """The head that a caller gets: the upstream's with ours. The length of a `whole` body is its writer's to say."""
+    headers = answer_headers(upstream_headers, drop_length=whole or exchange.hides_usage or exchange.may_cut)
+    headers += encode_pairs(told_headers(runtime, exchange))
     return headers
 
 
-def told_headers(runtime: Runtime, exchange: Exchange) -> Headers:
+def told_headers(runtime: Runtime, exchange: Exchange) -> list[tuple[str, str]]:
     """What every answer tells about its count and budgets."""
     headers = [("x-tollgate-request-id", exchange.id)]
     if exchange.count is not None:

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import socket
-import struct
 import time
 from typing import TYPE_CHECKING
-
-from aiohttp import HttpVersion11, web
-from multidict import CIMultiDict
 
 from gateway.errors import UpstreamError
 from gateway.watchdog import ClientLeft
@@ -18,7 +13,9 @@ if TYPE_CHECKING:
     from gateway.decoding import Decoder
     from gateway.exchange import Exchange
     from gateway.formats.base import UsageReader
-    from gateway.upstream import Headers, UpstreamAnswer
+    from gateway.forwarded_headers import Headers
+    from gateway.incoming import Incoming
+    from gateway.upstream import UpstreamAnswer
     from gateway.watchdog import Watch
 
 SMALL_BODY_BYTES = 64 * 1024
@@ -67,16 +64,13 @@ class Relay:
         pieces.append(self._end())
         return b"".join(pieces)
 
-    async def stream(self, request: web.Request, headers: Headers) -> web.StreamResponse:
-        """Relay chunk by chunk; the response's end is left unwritten, so that the caller sees it after settling.
+    async def stream(self, request: Incoming, headers: Headers) -> None:
+        """Relay chunk by chunk; the answer's end is left unwritten, so that the caller sees it after settling.
 
         When the upstream breaks off, the caller's connection is broken off too: never a clean end.
         """
-        response = web.StreamResponse(
-            status=self._answer.status, reason=self._answer.reason, headers=CIMultiDict(headers)
-        )
         try:
-            caller_left = not await self._write_head(response, request)
+            caller_left = not await self._begin(request, headers)
             while True:
                 chunk = await self._answer.read()
                 if not chunk:
@@ -84,34 +78,33 @@ class Relay:
                 self._note(chunk)
                 relayed = self._listen(chunk) if self._cutter is None else await self._cutter.take(chunk)
                 if relayed and not caller_left:
-                    caller_left = not await self._write(response, relayed)
+                    caller_left = not await self._write(request, relayed)
                 if self._cutter is not None and self._cutter.cut:
                     if self._exchange.outcome == "ok":
                         self._exchange.outcome = "exhausted"
-                    return response
+                    return
             rest = self._end() if self._cutter is None else self._cutter.finish()
             if rest and not caller_left:
-                await self._write(response, rest)
+                await self._write(request, rest)
         except UpstreamError as error:
             self._exchange.outcome = "cut"
             self._exchange.error = error.message
-            break_off(request)
-        return response
+            request.break_off()
 
-    async def _write_head(self, response: web.StreamResponse, request: web.Request) -> bool:
+    async def _begin(self, request: Incoming, headers: Headers) -> bool:
         """Whether the caller is still there."""
         try:
-            await response.prepare(request)
+            await request.begin(self._answer.status, self._answer.reason, headers)
         except ConnectionError:
             self._caller_left()
             return False
         return True
 
-    async def _write(self, response: web.StreamResponse, chunk: bytes) -> bool:
+    async def _write(self, request: Incoming, chunk: bytes) -> bool:
         """Whether the caller is still there."""
         self._watch.expect_client(self._idle_s)
         try:
-            await response.write(chunk)
+            await request.write(chunk)
         except ConnectionError:
             self._caller_left()
             return False
@@ -142,19 +135,3 @@ class Relay:
             return b""
         rest = self._reader.finish()
         return b"" if self._decoder is not None else rest
-
-
-def break_off(request: web.Request) -> None:
-    """Close the caller's connection so that it cannot take what it got for a whole answer."""
-    transport = request.transport
-    if transport is None:
-        return
-    if request.version >= HttpVersion11:
-        # Unfinished chunks, or a length not reached, tell; what was written still arrives.
-        transport.close()
-        return
-    # To an HTTP/1.0 caller closing is the end of the body: only a reset (linger of 0 s) tells it apart.
-    connection = transport.get_extra_info("socket")
-    if connection is not None:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    transport.abort()

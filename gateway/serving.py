@@ -10,10 +10,13 @@ import socket
 import ssl
 import sys
 from collections.abc import Awaitable, Callable
+from typing import cast
 
 import structlog
 from aiohttp import web
 
+from gateway.lane.server import DIRECT, LaneServer
+from gateway.runtime import RUNTIME
 from gateway.settings import ServerSettings, TlsSettings
 
 BACKLOG = 2048
@@ -57,6 +60,14 @@ class _Runner(web.AppRunner):
     """Answers, before it closes idle connections, those that were taken in the moment the listening ended: aiohttp
     counts them as idle while their request is still on its way, and their callers would get no answer at all."""
 
+    async def _make_server(self) -> web.Server:
+        """The lane before aiohttp's own server, where the application has requests to forward."""
+        server = await super()._make_server()
+        direct = self.app.get(DIRECT)
+        if direct is None:
+            return server
+        return cast("web.Server", LaneServer(server, self.app[RUNTIME], direct=direct, keepalive_s=KEEPALIVE_S))
+
     async def cleanup(self) -> None:
         for site in list(self.sites):
             await site.stop()
@@ -65,14 +76,14 @@ class _Runner(web.AppRunner):
         await super().cleanup()
 
 
-def make_runner(app: web.Application, server: ServerSettings) -> web.AppRunner:
+def make_runner(app: web.Application, *, shutdown_timeout_s: float) -> web.AppRunner:
     """Wrap an application so that it serves: no second access log, running requests may finish."""
     return _Runner(
         app,
         access_log=None,
         handle_signals=False,
         keepalive_timeout=KEEPALIVE_S,
-        shutdown_timeout=server.shutdown_timeout_s,
+        shutdown_timeout=shutdown_timeout_s,
     )
 
 
@@ -132,7 +143,7 @@ async def _serve(
 
     for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(each, on_signal, each)
-    runner = make_runner(await make_app(), server)
+    runner = make_runner(await make_app(), shutdown_timeout_s=server.shutdown_timeout_s)
     await runner.setup()
     try:
         await web.SockSite(runner, listener, ssl_context=context, backlog=BACKLOG).start()

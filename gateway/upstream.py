@@ -1,4 +1,4 @@
-"""Where a request goes: choosing an upstream, and what of the caller's head travels on to it."""
+"""Where a request goes: choosing an upstream, and the request that it is sent."""
 
 from __future__ import annotations
 
@@ -9,31 +9,11 @@ from fnmatch import translate
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
-from gateway.decoding import decodable
 from gateway.errors import ModelNotFound, NotFound
+from gateway.forwarded_headers import Headers, request_headers
 
 if TYPE_CHECKING:
     from gateway.settings import UpstreamSettings
-
-Headers = list[tuple[str, str]]
-
-# RFC 9110 section 7.6.1, plus what each side of a proxy writes for itself.
-_HOP_BY_HOP = frozenset(
-    {
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
-_NOT_FORWARDED = _HOP_BY_HOP | {"host", "content-length", "content-encoding", "expect", "accept-encoding"}
-_CREDENTIALS = frozenset({"authorization", "x-api-key", "api-key", "x-goog-api-key"})
-_LIMIT_HEADERS = ("x-ratelimit-", "anthropic-ratelimit-", "ratelimit", "x-tollgate-")
 
 # Who serves the model, where that changes the bill: the words of the counting rules, by the end of the host's name.
 _PLATFORMS = (
@@ -77,7 +57,7 @@ class UpstreamAnswer(Protocol):
     `UpstreamError` when the body breaks off. `close` is due in every case: it drops an unread rest."""
 
     status: int
-    reason: str
+    reason: bytes
     headers: Headers
 
     async def read(self) -> bytes: ...
@@ -105,7 +85,7 @@ class Upstream:
         self._base_end = "/" + urlsplit(settings.url.rstrip("/")).path.rpartition("/")[2]
         self._models = re.compile("|".join(translate(pattern) for pattern in settings.models)).match
         self._overheads = [_read_overhead(pattern, tokens) for pattern, tokens in settings.overheads.items()]
-        self._extra = [(name, value) for name, value in settings.headers.items()]
+        self._extra = [(name.encode(), value.encode()) for name, value in settings.headers.items()]
 
     def serves(self, *, format_name: str | None, model: str | None) -> bool:
         """Whether this upstream takes a request of this format for this model (None: no format knows the path)."""
@@ -129,7 +109,7 @@ class Upstream:
         self,
         method: str,
         raw_target: str,
-        headers: Iterable[tuple[str, str]],
+        headers: Iterable[tuple[bytes, bytes]],
         body: bytes | None,
         *,
         key: str | None,
@@ -143,25 +123,9 @@ class Upstream:
         """
         credential = key or self._api_key
         target = self._target(raw_target, drop_key=credential is not None)
-        sent: Headers = []
-        accept = ""
-        named = _named_in_connection(headers)
-        own: str | None = None
-        for name, value in headers:
-            lowered = name.lower()
-            if lowered == "accept-encoding":
-                accept = value
-            if lowered in _NOT_FORWARDED or lowered in named:
-                continue
-            if credential is not None and lowered in _CREDENTIALS:
-                own = own or lowered
-                continue
-            sent.append((name, value))
+        sent, own = request_headers(headers, exchanges_credential=credential is not None, plain=plain)
         if credential is not None:
             sent.append(_credential_header(credential, format_name, self.platform, own))
-        encodings = "identity" if plain else decodable(accept)
-        if encodings:
-            sent.append(("Accept-Encoding", encodings))
         for name, value in self._extra:
             lowered = name.lower()
             sent = [pair for pair in sent if pair[0].lower() != lowered]
@@ -212,26 +176,6 @@ class Upstreams:
         )
 
 
-def answer_headers(headers: Headers, *, drop_length: bool) -> Headers:
-    """What of an upstream's head reaches the caller; its own limits move to ``x-upstream-…``."""
-    named = _named_in_connection(headers)
-    kept: Headers = []
-    for name, value in headers:
-        lowered = name.lower()
-        if lowered in _HOP_BY_HOP or lowered in named or (drop_length and lowered == "content-length"):
-            continue
-        kept.append((f"x-upstream-{lowered}", value) if lowered.startswith(_LIMIT_HEADERS) else (name, value))
-    return kept
-
-
-def header(headers: Headers, name: str) -> str:
-    """The first value of a header given by its lower-case name, "" when absent."""
-    for key, value in headers:
-        if key.lower() == name:
-            return value
-    return ""
-
-
 def platform_of(url: str) -> str:
     """Who serves at an address, in the counting rules' words; "" when unknown."""
     host = urlsplit(url).hostname or ""
@@ -254,24 +198,18 @@ def _read_overhead(pattern: str, tokens: int | Mapping[str, int]) -> tuple[Calla
     return matches, text, tokens.get("tools", text)
 
 
-def _named_in_connection(headers: Iterable[tuple[str, str]]) -> frozenset[str]:
-    names = [
-        part.strip().lower() for name, value in headers if name.lower() == "connection" for part in value.split(",")
-    ]
-    return frozenset(names) - {"keep-alive", "close", ""} if names else frozenset()
-
-
-def _credential_header(credential: str, format_name: str | None, platform: str, own: str | None) -> tuple[str, str]:
+def _credential_header(credential: str, format_name: str | None, platform: str, own: bytes) -> tuple[bytes, bytes]:
     """The header this API reads a key from; on a path no format knows, where the caller put its own."""
+    key = credential.encode()
     if platform == "azure":
-        return ("api-key", credential)
+        return (b"api-key", key)
     if platform in ("vertex", "bedrock", "openrouter"):
-        return ("Authorization", f"Bearer {credential}")
+        return (b"Authorization", b"Bearer " + key)
     if format_name is None:
-        if own in ("x-api-key", "api-key", "x-goog-api-key"):
-            return (own, credential)
+        if own in (b"x-api-key", b"api-key", b"x-goog-api-key"):
+            return (own, key)
     elif format_name.startswith("anthropic"):
-        return ("x-api-key", credential)
+        return (b"x-api-key", key)
     elif format_name.startswith("gemini"):
-        return ("x-goog-api-key", credential)
-    return ("Authorization", f"Bearer {credential}")
+        return (b"x-goog-api-key", key)
+    return (b"Authorization", b"Bearer " + key)

@@ -1,6 +1,6 @@
 """Ends requests whose caller has left or no longer reads: one timer for all of them.
 
-aiohttp tells a handler nothing about a caller that leaves while the upstream is still thinking.
+A server tells a handler nothing about a caller that leaves while the upstream is still thinking.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from aiohttp import web
+    from gateway.incoming import Incoming
 
 
 class ClientLeft(Exception):
@@ -23,7 +23,7 @@ class Watch:
 
     __slots__ = ("_cancel_when_left", "_deadline", "_fired", "_loop", "_request", "_task", "_watchdog")
 
-    def __init__(self, watchdog: Watchdog, request: web.Request, *, cancel_when_left: bool) -> None:
+    def __init__(self, watchdog: Watchdog, request: Incoming, *, cancel_when_left: bool) -> None:
         self._watchdog = watchdog
         self._request = request
         self._cancel_when_left = cancel_when_left
@@ -72,7 +72,7 @@ class Watchdog:
         self.watches: set[Watch] = set()
         self._period_s = period_s
 
-    def watch(self, request: web.Request, *, cancel_when_left: bool) -> Watch:
+    def watch(self, request: Incoming, *, cancel_when_left: bool) -> Watch:
         """A guard for one request, to be used in a ``with`` block."""
         return Watch(self, request, cancel_when_left=cancel_when_left)
 

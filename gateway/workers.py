@@ -226,7 +226,7 @@ class _Supervisor(BaseApplication):  # type: ignore[misc]
     def load(self) -> Callable[[], Awaitable[web.AppRunner]]:
         async def runner() -> web.AppRunner:
             spare_the_collector()
-            return make_runner(await self._make_app(), self._server)
+            return make_runner(await self._make_app(), shutdown_timeout_s=self._server.shutdown_timeout_s)
 
         return runner
 

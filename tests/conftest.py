@@ -74,6 +74,8 @@ class RunningGateway:
     port: int
     runtime: Any
     client: aiohttp.ClientSession
+    server: Any
+    """Who serves its connections: a `LaneServer`."""
 
     async def post(self, path: str, body: Any = None, *, key: str | None = KEY, **options: Any) -> tuple[Any, Any]:
         """POST and read the whole answer: (response, JSON or bytes)."""
@@ -136,6 +138,7 @@ async def start_gateway(tmp_path: Path, clock: FakeClock, counter: Any) -> Async
     from gateway.app import build_app
     from gateway.config import load_settings
     from gateway.runtime import RUNTIME
+    from gateway.serving import make_runner
 
     runners: list[web.AppRunner] = []
     sessions: list[aiohttp.ClientSession] = []
@@ -151,7 +154,7 @@ async def start_gateway(tmp_path: Path, clock: FakeClock, counter: Any) -> Async
         settings = await asyncio.to_thread(load)
         options.setdefault("clock", clock)
         app = build_app(settings, counter=options.pop("counter", counter), **options)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        runner = make_runner(app, shutdown_timeout_s=1.0)
         await runner.setup()
         runners.append(runner)
         site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=None)
@@ -159,7 +162,7 @@ async def start_gateway(tmp_path: Path, clock: FakeClock, counter: Any) -> Async
         port = runner.addresses[0][1]
         session = aiohttp.ClientSession(auto_decompress=True)
         sessions.append(session)
-        return RunningGateway(f"http://127.0.0.1:{port}", port, app[RUNTIME].current, session)
+        return RunningGateway(f"http://127.0.0.1:{port}", port, app[RUNTIME].current, session, runner.server)
 
     yield start
     for session in sessions:

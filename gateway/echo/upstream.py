@@ -17,8 +17,9 @@ from tokenizers_offline.prompt import TextPrompt
 if TYPE_CHECKING:
     from gateway.counting import Counting
     from gateway.formats.base import Call, RequestFormat, Route
+    from gateway.forwarded_headers import Headers
     from gateway.settings import UpstreamSettings
-    from gateway.upstream import Headers, Outgoing
+    from gateway.upstream import Outgoing
 
 
 class EchoAnswer:
@@ -26,11 +27,11 @@ class EchoAnswer:
 
     def __init__(self, body: bytes | list[bytes], *, status: int = 200, content_type: str = "application/json") -> None:
         self.status = status
-        self.reason = ""
+        self.reason = b""
         pieces = [body] if isinstance(body, bytes) else body
-        self.headers: Headers = [("Content-Type", content_type)]
+        self.headers: Headers = [(b"Content-Type", content_type.encode())]
         if isinstance(body, bytes):
-            self.headers.append(("Content-Length", str(len(body))))
+            self.headers.append((b"Content-Length", b"%d" % len(body)))
         self._pieces = iter(pieces)
 
     async def read(self) -> bytes:

@@ -60,7 +60,7 @@ async def admit(request: web.Request) -> web.Response:
     runtime = request.app[RUNTIME].current
     exchange = request[EXCHANGE]
     asked = read_as(AdmissionRequest, await read_json(request))
-    exchange.key = key_of(runtime, asked.key or credential_anywhere(request))
+    exchange.key = key_of(runtime, asked.key or credential_anywhere(request.headers, request.query))
     name = asked.format or next((name for field, name in _TELLING_FIELDS if field in asked.request), "openai_chat")
     fmt = FORMAT_BY_NAME.get(name)
     if fmt is None:
@@ -123,7 +123,7 @@ async def find_admission(runtime: Runtime, request: web.Request, *, key: str | N
     holds of requests that pass through here end with those, whoever asks.
     """
     admission_id = request.match_info["id"]
-    credential = key or credential_anywhere(request)
+    credential = key or credential_anywhere(request.headers, request.query)
     caller = key_of(runtime, credential) if credential else None
     try:
         hold = await operating.find_hold(runtime.engine, admission_id, now=runtime.clock())

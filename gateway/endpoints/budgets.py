@@ -18,7 +18,7 @@ from policies.model import BudgetStatus, StoreLost
 async def budgets(request: web.Request) -> web.Response:
     """Limit, used, held, remaining and reset of every budget that concerns the caller's key."""
     runtime = request.app[RUNTIME].current
-    key = key_of(runtime, credential_anywhere(request))
+    key = key_of(runtime, credential_anywhere(request.headers, request.query))
     request[EXCHANGE].key = key
     try:
         statuses = await runtime.engine.status(key, now=runtime.clock())

@@ -16,6 +16,7 @@ from gateway.exchange import EXCHANGE
 from gateway.incoming import read_body, refuse_websocket, tidy
 from gateway.middleware import refused
 from gateway.proxy import Granted, told_headers
+from gateway.reply import decode_pairs
 from gateway.runtime import RUNTIME
 from policies.model import Estimate
 
@@ -38,19 +39,18 @@ async def auth_request(request: web.Request) -> web.Response:
     try:
         return await _check(request, request.path.removeprefix(NGINX_PREFIX), blind=not request.body_exists)
     except GatewayError as error:
-        response = refused(request, request.app[RUNTIME].current, request[EXCHANGE], error)
-    headers = CIMultiDict(response.headers)
-    headers["x-tollgate-status"] = str(response.status)
-    assert isinstance(response.body, bytes)
+        reply = refused(request.headers, request.app[RUNTIME].current, request[EXCHANGE], error)
+    headers = decode_pairs(reply.headers)
+    headers["x-tollgate-status"] = str(reply.status)
     # Header lines hold neither line ends nor letters beyond ASCII; JSON says the same without them.
-    headers["x-tollgate-error"] = json.dumps(json.loads(response.body), separators=(",", ":"))
-    return web.Response(status=401 if response.status == 401 else 403, headers=headers, body=response.body)
+    headers["x-tollgate-error"] = json.dumps(json.loads(reply.body), separators=(",", ":"))
+    return web.Response(status=401 if reply.status == 401 else 403, headers=headers, body=reply.body)
 
 
 async def _check(request: web.Request, raw_path: str, *, blind: bool = False) -> web.Response:
     runtime = request.app[RUNTIME].current
     exchange = request[EXCHANGE]
-    refuse_websocket(request)
+    refuse_websocket(request.headers)
     path = tidy(raw_path)
     matched = formats.match(request.method, path)
     if matched is None or matched[1].kind == "count" or blind:
@@ -77,7 +77,7 @@ async def _check_uncounted(request: web.Request, path: str, *, blind: bool) -> w
         exchange.model = groups.get("model", "")
     elif runtime.settings.server.unmatched == "refuse":
         raise NotFound(f"Nothing answers {request.method} {path} here, and `server.unmatched` is `refuse`.")
-    key = exchange.key = key_of(runtime, credential_anywhere(request))
+    key = exchange.key = key_of(runtime, credential_anywhere(request.headers, request.query))
     exchange.upstream = runtime.upstreams.choose(path, format_name=None, model=None).name
     estimate = BLIND if matched is not None and blind else Estimate(input_tokens=0, output_cap=0)
     granted = await admit_uncounted(runtime, exchange, key, estimate)

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import swagger_ui_bundle
 
-from gateway.app import DIRECT_ENDPOINTS
 from gateway.openapi.operations import OPERATIONS
+from gateway.routes import DIRECT_ENDPOINTS
 from tests.conftest import KEY, RunningGateway, StartGateway, config_for, digest
 
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")

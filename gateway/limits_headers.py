@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from operator import itemgetter
 
 from gateway.refusals import write_time
 from policies.model import BudgetStatus, Period, Unit
@@ -29,27 +30,33 @@ _ANTHROPIC_WORDS: dict[Unit, str] = {
 }
 
 
+_TOKENS: tuple[Unit, ...] = ("tokens", "input_tokens", "output_tokens")
+_by_room = itemgetter(0)
+
+
 def limit_headers(statuses: Iterable[BudgetStatus], *, now: float, anthropic: bool = False) -> list[tuple[str, str]]:
     """The headers for budgets as they stand. Shadow budgets bind nobody and are not told."""
-    tightest: dict[Unit, BudgetStatus] = {}
+    tightest: dict[Unit, tuple[float, BudgetStatus]] = {}
     for status in statuses:
-        if status.mode == "shadow" or status.unit == "concurrent":
+        unit = status.unit
+        if unit == "concurrent" or status.mode == "shadow":
             continue
-        known = tightest.get(status.unit)
-        if known is None or _room(status) < _room(known):
-            tightest[status.unit] = status
+        room = _room(status)
+        known = tightest.get(unit)
+        if known is None or room < known[0]:
+            tightest[unit] = room, status
     if not tightest:
         return []
     headers: list[tuple[str, str]] = []
-    tokens = [tightest[unit] for unit in ("tokens", "input_tokens", "output_tokens") if unit in tightest]
+    tokens = [tightest[unit] for unit in _TOKENS if unit in tightest]
     if tokens:
-        _add_openai(headers, "tokens", min(tokens, key=_room), now)
+        _add_openai(headers, "tokens", min(tokens, key=_by_room)[1], now)
     if "requests" in tightest:
-        _add_openai(headers, "requests", tightest["requests"], now)
+        _add_openai(headers, "requests", tightest["requests"][1], now)
     if anthropic:
-        for unit, status in tightest.items():
+        for unit, (_, status) in tightest.items():
             _add_anthropic(headers, _ANTHROPIC_WORDS[unit], status)
-    _add_ietf(headers, min(tightest.values(), key=_room), now)
+    _add_ietf(headers, min(tightest.values(), key=_by_room)[1], now)
     return headers
 
 

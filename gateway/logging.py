@@ -2,15 +2,18 @@
 
 Loggers come from ``structlog.get_logger(name)``; the standard library's loggers (aiohttp, asyncio, gunicorn) end in
 the same chain. Every line passes two guards: fields that carry prompts or credentials by name are blanked, and
-the finished line is scrubbed of anything that looks like a key.
+the finished line is scrubbed of anything that looks like a key. The line of each request passes the same guards on a
+shorter way (`log_access`).
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import sys
 from collections.abc import MutableMapping
+from datetime import UTC, datetime
 from typing import Any, BinaryIO, Literal, TextIO
 
 import orjson
@@ -69,6 +72,7 @@ def configure_logging(
 
     ``auto`` writes for people when the stream is a terminal and JSON otherwise.
     """
+    global _access_lines
     stream = stream or sys.stdout
     threshold = logging.getLevelNamesMapping()[level.upper()]
     as_json = style == "json" or (style == "auto" and not stream.isatty())
@@ -84,7 +88,9 @@ def configure_logging(
         in_bytes = hasattr(stream, "buffer")
         renderers = [render_json] if in_bytes else [render_json, _decode]
         factory = _BytesLoggers(stream.buffer) if in_bytes else _TextLoggers(stream)
+        _access_lines = _Lines(stream.buffer) if in_bytes and threshold <= logging.INFO else None
     else:
+        _access_lines = None
         console = structlog.dev.ConsoleRenderer(
             colors=stream.isatty(), timestamp_key="at", exception_formatter=structlog.dev.plain_traceback
         )
@@ -111,6 +117,19 @@ def configure_logging(
     logging.captureWarnings(True)
 
 
+def log_access(fields: dict[str, Any], *, at: float) -> None:
+    """Write the line of a request, as ``get_logger("access").info("request", ...)`` would, for a fifth of the cost.
+
+    `at` is Unix time. Lines of one turn of the event loop are written together, before the next turn.
+    """
+    if _access_lines is None:
+        _access.info("request", **fields)
+        return
+    fields["event"], fields["logger"], fields["level"] = "request", "access", "info"
+    fields["at"] = datetime.fromtimestamp(at, UTC)
+    _access_lines.add(render_json(None, "info", redact_fields(None, "info", fields)))
+
+
 def redact_fields(_logger: Any, _method: str, event: EventDict) -> EventDict:
     """Blank the fields that carry credentials or prompt text."""
     for name in SECRET_FIELDS & event.keys():
@@ -121,7 +140,7 @@ def redact_fields(_logger: Any, _method: str, event: EventDict) -> EventDict:
 def render_json(_logger: Any, _method: str, event: EventDict) -> bytes:
     """One line of JSON (control characters are escaped, so a value cannot forge a line), scrubbed of keys."""
     try:
-        line = orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS)
+        line = orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z)
     except TypeError:  # a lone surrogate, or a number beyond 64 bits: log it as Python shows it
         line = orjson.dumps({name: ascii(value) for name, value in event.items()})
     for sign in _SIGNS:
@@ -154,6 +173,35 @@ def _make_plain(_logger: Any, _method: str, event: EventDict) -> EventDict:
 def _name_logger(logger: Any, _method: str, event: EventDict) -> EventDict:
     event["logger"] = logger.name
     return event
+
+
+class _Lines:
+    """Finished lines on their way to a file."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._waiting: list[bytes] = []
+
+    def add(self, line: bytes) -> None:
+        self._waiting.append(line)
+        if len(self._waiting) > 1:
+            return
+        try:
+            asyncio.get_running_loop().call_soon(self._write)
+        except RuntimeError:  # no loop: nobody else will come this turn
+            self._write()
+
+    def _write(self) -> None:
+        self._waiting.append(b"")
+        whole = b"\n".join(self._waiting)
+        self._waiting.clear()
+        self._file.write(whole)
+        self._file.flush()
+
+
+_access = structlog.get_logger("access")
+_access_lines: _Lines | None = None
+"""Where lines of requests go; None where they are made for people, or not at all."""
 
 
 class _NamedBytesLogger(structlog.BytesLogger):

@@ -33,6 +33,9 @@ class Metrics:
     def __init__(self, *, most_models: int = 100, most_keys: int = 0) -> None:
         registry = self.registry = CollectorRegistry()
         self._genai = GenAiMetrics(registry, most_models=most_models, most_keys=most_keys)
+        self._found: dict[tuple[str, str, int, str], Counter] = {}
+        self._times: dict[str, tuple[Histogram, Histogram]] = {}
+        self._charged: dict[tuple[str, str, str], tuple[Counter, Counter, Histogram]] = {}
         self._requests = Counter(
             "tollgate_requests",
             "Requests answered.",
@@ -92,10 +95,20 @@ class Metrics:
     def observe(self, exchange: Exchange, *, family: str, duration_s: float) -> None:
         """Count one finished request."""
         name = exchange.format.name if exchange.format is not None else "none"
-        self._requests.labels(name, exchange.upstream, str(exchange.status), exchange.outcome).inc()
-        self._seconds.labels(name).observe(duration_s)
+        # Looking a series up by its labels costs more than counting: the usual ones are looked up once.
+        answered = (name, exchange.upstream, exchange.status, exchange.outcome)
+        requests = self._found.get(answered)
+        if requests is None:
+            requests = self._found[answered] = self._requests.labels(
+                name, exchange.upstream, str(exchange.status), exchange.outcome
+            )
+        requests.inc()
+        times = self._times.get(name)
+        if times is None:
+            times = self._times[name] = self._seconds.labels(name), self._first_byte.labels(name)
+        times[0].observe(duration_s)
         if exchange.relayed_bytes:
-            self._first_byte.labels(name).observe(exchange.first_byte_s)
+            times[1].observe(exchange.first_byte_s)
         if exchange.counting_s:
             self._counting.observe(exchange.counting_s)
         if exchange.refusing:
@@ -106,14 +119,22 @@ class Metrics:
         usage = exchange.usage
         if usage is None:
             return
-        self._tokens.labels("input", usage.source, exchange.upstream, family).inc(usage.input_tokens)
-        self._tokens.labels("output", usage.source, exchange.upstream, family).inc(usage.output_tokens)
+        charged = (usage.source, exchange.upstream, family)
+        series = self._charged.get(charged)
+        if series is None:
+            series = self._charged[charged] = (
+                self._tokens.labels("input", *charged),
+                self._tokens.labels("output", *charged),
+                self._drift.labels(exchange.upstream, family),
+            )
+        series[0].inc(usage.input_tokens)
+        series[1].inc(usage.output_tokens)
         if usage.cached_tokens:
-            self._tokens.labels("cached", usage.source, exchange.upstream, family).inc(usage.cached_tokens)
+            self._tokens.labels("cached", *charged).inc(usage.cached_tokens)
         if usage.reasoning_tokens:
-            self._tokens.labels("reasoning", usage.source, exchange.upstream, family).inc(usage.reasoning_tokens)
+            self._tokens.labels("reasoning", *charged).inc(usage.reasoning_tokens)
         if exchange.drift is not None:
-            self._drift.labels(exchange.upstream, family).observe(exchange.drift)
+            series[2].observe(exchange.drift)
 
     def render(self) -> bytes:
         """The exposition text; of all workers when they share ``PROMETHEUS_MULTIPROC_DIR``."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-import structlog
-
 from gateway.errors import GatewayError
+from gateway.logging import log_access
 from policies.ledger import LedgerEntry
 from policies.ledger import Outcome as LedgerOutcome
 
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from policies.model import Reservation
     from policies.usage import Usage
 
-_access = structlog.get_logger("access")
 _QUIET_PATHS = frozenset({"/health", "/metrics"})
 _IN_LEDGER: dict[Outcome, LedgerOutcome] = {
     "ok": "ok",
@@ -143,4 +141,4 @@ def _log(exchange: Exchange, duration_s: float) -> None:
         fields["warnings"] = exchange.warnings
     if exchange.degraded:
         fields["degraded"] = exchange.degraded
-    _access.info("request", **fields)
+    log_access(fields, at=exchange.at + duration_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from email.utils import formatdate
+from functools import cache, lru_cache
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -54,11 +55,11 @@ def encode_reply_head(status: int, reason: bytes, headers: Headers, *, framing: 
     return b"%b\r\n%b\r\n" % (head, framing)
 
 
-def encode_reply(reply: Reply, *, keeps_alive: bool) -> bytes:
-    """A whole answer as HTTP/1.1 to a request that was no HEAD. Raises `UnsafeReply`."""
+def encode_reply(reply: Reply, *, keeps_alive: bool, now: float) -> bytes:
+    """A whole answer as HTTP/1.1 to a request that was no HEAD; `now` dates it. Raises `UnsafeReply`."""
     framing = b"Content-Length: %d\r\n" % len(reply.body) if has_body(reply.status) else b""
     if find(reply.headers, b"date") is None:
-        framing += b"Date: %b\r\n" % formatdate(usegmt=True).encode()
+        framing += b"Date: %b\r\n" % _date(int(now))
     if not keeps_alive:
         framing += b"Connection: close\r\n"
     return encode_reply_head(reply.status, reply.reason, reply.headers, framing=framing) + reply.body
@@ -79,6 +80,12 @@ def as_response(reply: Reply) -> web.Response:
     )
 
 
+@lru_cache(maxsize=1)
+def _date(second: int) -> bytes:
+    return formatdate(second, usegmt=True).encode()
+
+
+@cache
 def _usual_reason(status: int) -> bytes:
     try:
         return HTTPStatus(status).phrase.encode()

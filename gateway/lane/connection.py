@@ -168,7 +168,7 @@ class Connection(asyncio.Protocol):
             elif not self.lost:
                 if self._ending:
                     request.keeps_alive = False
-                self._transport.write(encode_reply(reply, keeps_alive=request.keeps_alive))
+                self._transport.write(encode_reply(reply, keeps_alive=request.keeps_alive, now=self._server.now))
         except BaseException:
             self.abort()
             raise

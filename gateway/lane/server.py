@@ -46,6 +46,11 @@ class LaneServer:
         """Whether a POST to this path is answered on the lane."""
         return self._takes(path)
 
+    @property
+    def now(self) -> float:
+        """Unix time."""
+        return self._holder.current.clock()
+
     async def answer(self, request: LaneRequest) -> Reply | None:
         """Answer a request; None when its answer was streamed and only its end is left to be written."""
         runtime = self._holder.current

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 INLINE_CHARACTERS = 8_192
 """New (uncached) text up to this length is counted on the loop: about a millisecond with the slower engine,
 where a thread hop costs up to 0.4 ms by itself."""
+
+STEP_CHARACTERS = 65_536
+LONGEST_SEGMENT = 262_144
+"""With the fast engine longer text is counted on the loop too, others having their turn in between: each thread that
+engine is used in costs tens of megabytes an encoding. A step takes 1 ms, the longest segment 4 ms."""
 
 
 class Counted(NamedTuple):
@@ -42,9 +47,12 @@ class Counting:
     async def count(self, model: str, prompt: Prompt, *, platform: str = "") -> TokenCount:
         """Tokens of a prompt. Raises `ModelNotFound` or `Unavailable` (its tokenizer is not installed)."""
         try:
-            count = self.counter.try_count(model, prompt, platform=platform, max_new_characters=INLINE_CHARACTERS)
-            if count is not None:
-                return count
+            begun = self.counter.begin(model, prompt, platform=platform)
+            if begun is not None:
+                if begun.new_characters <= INLINE_CHARACTERS:
+                    return begun.finish()
+                if begun.is_fast and begun.longest <= LONGEST_SEGMENT:
+                    return await _in_turns(begun.steps(STEP_CHARACTERS))
             return await asyncio.get_running_loop().run_in_executor(
                 self._threads, lambda: self.counter.count(model, prompt, platform=platform)
             )
@@ -96,6 +104,16 @@ class Counting:
     def close(self) -> None:
         """Let the threads go; running counts finish."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+async def _in_turns(steps: Generator[None, None, TokenCount]) -> TokenCount:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as ended:
+            count: TokenCount = ended.value
+            return count
+        await asyncio.sleep(0)
 
 
 def _with_overhead(count: TokenCount, overhead: int, upstream: str) -> TokenCount:

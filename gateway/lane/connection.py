@@ -23,6 +23,7 @@ MAX_AHEAD_BYTES = 64 * 1024
 """Bytes of further requests that are taken in while one is answered; then the socket is not read any further."""
 
 _HEAD_END = b"\r\n\r\n"
+_NO_QUERY: Mapping[str, str] = {}
 
 
 class Connection(asyncio.Protocol):
@@ -244,7 +245,7 @@ class LaneRequest:
 
     @property
     def query(self) -> Mapping[str, str]:
-        return URL(self._query, encoded=True).query
+        return URL(self._query, encoded=True).query if self._query else _NO_QUERY
 
     @property
     def transport(self) -> asyncio.Transport | None:

@@ -176,6 +176,29 @@ def test_try_count_answers_when_little_is_new_and_declines_when_much_is(counter:
     assert found == counter.count("deepseek-coder", longer)
 
 
+def test_counting_in_steps_equals_counting_at_once(counter: TokenCounter) -> None:
+    texts = [f"One line of text, number {number}.\n" * 400 for number in range(6)]
+    prompt = ChatPrompt(Dialect.OPENAI_CHAT, tuple(Message("user", (TextPart(text),)) for text in texts))
+    counter.warm(["deepseek-coder"])
+    begun = counter.begin("deepseek-coder", prompt)
+    assert begun is not None
+    assert begun.new_characters >= sum(map(len, texts))
+    assert begun.longest < begun.new_characters
+    steps, turns = begun.steps(10_000), 0
+    while True:
+        try:
+            next(steps)
+        except StopIteration as ended:
+            found = ended.value
+            break
+        turns += 1
+    assert turns > 1
+    assert found == counter.count("deepseek-coder", prompt)
+    again = counter.begin("deepseek-coder", prompt)
+    assert again is not None
+    assert again.new_characters == 0
+
+
 def test_try_count_declines_when_the_tokenizer_must_be_loaded_first(installed_store: TokenizerStore) -> None:
     counter = TokenCounter(Catalog.load(), Encoders(installed_store), installed_store)
     prompt = TextPrompt(("Hello",))

@@ -67,6 +67,10 @@ class Target:
         """Proportional set size of each process, its first one first: shared pages are counted once."""
         return [_memory_mb(pid) for pid in self._pids()]
 
+    def files(self) -> int:
+        """Open files and sockets of all its processes."""
+        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self._pids())
+
     def wait_until_loaded(self, *, workers: int) -> None:
         """Wait for the workers that share the loaded tokenizers to be alone; one worker alone loads as it goes."""
         first, due = set[int](), time.perf_counter() + 120

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import lru_cache
 from operator import itemgetter
 
 from gateway.refusals import write_time
@@ -80,18 +81,21 @@ def _add_anthropic(headers: list[tuple[str, str]], word: str, status: BudgetStat
 
 
 def _add_ietf(headers: list[tuple[str, str]], status: BudgetStatus, now: float) -> None:
-    name = _quote(status.budget)
-    window_s = _WINDOW_S.get(status.per)
-    window = f";w={window_s}" if window_s else ""
+    name, policy = _policy(status.budget, status.limit, status.per, status.unit)
     resets = f";t={max(0, math.ceil(status.resets_at - now))}" if status.resets_at is not None else ""
-    headers.append(("RateLimit-Policy", f'{name};q={status.limit}{window};qu="{status.unit}"'))
+    headers.append(("RateLimit-Policy", policy))
     headers.append(("RateLimit", f"{name};r={status.remaining}{resets}"))
 
 
-def _quote(name: str) -> str:
-    """A structured-field string: printable ASCII only, so a budget's name can break out of no header."""
-    plain = "".join(letter if " " <= letter <= "~" else "?" for letter in name)
-    return '"' + plain.replace("\\", "\\\\").replace('"', '\\"') + '"'
+@lru_cache(maxsize=1024)
+def _policy(budget: str, limit: int, per: Period, unit: Unit) -> tuple[str, str]:
+    """A budget's name as it is quoted, and the policy of one of its limits."""
+    # Printable ASCII only, as structured fields have it: a budget's name can break out of no header.
+    plain = "".join(letter if " " <= letter <= "~" else "?" for letter in budget)
+    name = '"' + plain.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    window_s = _WINDOW_S.get(per)
+    window = f";w={window_s}" if window_s else ""
+    return name, f'{name};q={limit}{window};qu="{unit}"'
 
 
 def write_duration(seconds: float) -> str:

@@ -18,7 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.proxy.load import Cell, Result, run
-from benchmarks.proxy.targets import KEY, Target, envoy, free_port, gateway, nginx
+from benchmarks.proxy.peers import PEERS
+from benchmarks.proxy.targets import KEY, Target, free_port, gateway
 from benchmarks.proxy.upstream import serve
 
 CELLS = (
@@ -45,7 +46,7 @@ class Row:
 def visit(target: Target, cell: Cell, *, seconds: float, pool: ProcessPoolExecutor) -> Row:
     """Load a target once."""
     before = target.cpu_s()
-    result = pool.submit(run, cell, port=target.port, seconds=seconds, key=KEY).result()
+    result = pool.submit(run, cell, port=target.port, seconds=seconds, key=KEY, headers=target.headers).result()
     spent_s = target.cpu_s() - before
     return Row(result, spent_s * 1000 / max(1, result.chunks if cell.chunks else result.requests))
 
@@ -119,7 +120,7 @@ def main() -> None:
 
         try:
             time.sleep(1)
-            peers = [peer for peer in (nginx(folder, port), envoy(folder, port)) if peer is not None]
+            peers = [peer for make in PEERS if (peer := make(folder, port)) is not None]
             targets = [*peers, gateway(folder, port)]
             for target in targets:
                 start(target)

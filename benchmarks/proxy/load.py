@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -116,10 +116,11 @@ class _Caller(asyncio.Protocol):
             self.done.set_result(None)
 
 
-def run(cell: Cell, *, port: int, seconds: float, key: str) -> Result:
-    """Load a loopback port for so long."""
+def run(cell: Cell, *, port: int, seconds: float, key: str, headers: Mapping[str, str] | None = None) -> Result:
+    """Load a loopback port for so long; `headers` are sent besides."""
     head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
     head += b"Authorization: Bearer %s\r\n" % key.encode()
+    head += b"".join(f"{name}: {value}\r\n".encode() for name, value in (headers or {}).items())
     result = Result()
 
     async def load() -> None:

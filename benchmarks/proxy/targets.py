@@ -1,17 +1,16 @@
-"""What is measured: the gateway in several settings, and nginx and Envoy where they are installed."""
+"""What is measured: a proxy and its processes, and the gateway in several settings."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
@@ -35,6 +34,8 @@ class Target:
     name: str
     port: int
     command: list[str]
+    headers: dict[str, str] = field(default_factory=dict)
+    """What its callers send besides."""
 
     def start(self, logs: Path) -> float:
         """Start it; returns the seconds until it took a connection."""
@@ -151,68 +152,3 @@ def gateway(
     path = folder / f"{name.replace(' ', '-')}.yaml"
     path.write_text(yaml.safe_dump(config))
     return Target(name, port, [sys.executable, "-m", "gateway", "serve", "--config", str(path)])
-
-
-def nginx(folder: Path, upstream_port: int) -> Target | None:
-    """nginx with one worker, proxying only; None where it is not installed."""
-    found = shutil.which("nginx")
-    if found is None:
-        return None
-    port = free_port()
-    path = folder / "nginx.conf"
-    path.write_text(
-        f"worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.err;\n"
-        "events { worker_connections 4096; }\n"
-        "http { access_log off; client_max_body_size 64m; client_body_buffer_size 1m; keepalive_requests 100000000;\n"
-        f" upstream mock {{ server 127.0.0.1:{upstream_port}; keepalive 512; keepalive_requests 100000000; }}\n"
-        f" server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://mock; proxy_http_version 1.1;\n"
-        '  proxy_set_header Connection ""; proxy_buffering off; } } }\n'
-    )
-    return Target("nginx", port, [found, "-c", str(path)])
-
-
-def envoy(folder: Path, upstream_port: int) -> Target | None:
-    """Envoy with one worker, proxying only; None where ``ENVOY`` names no binary and none is on the path."""
-    found = os.environ.get("ENVOY") or shutil.which("envoy")
-    if found is None:
-        return None
-    port = free_port()
-    kind = "type.googleapis.com/envoy.extensions.filters"
-    manager = {
-        "@type": f"{kind}.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "bench",
-        "route_config": {
-            "virtual_hosts": [
-                {
-                    "name": "all",
-                    "domains": ["*"],
-                    "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "mock", "timeout": "0s"}}],
-                }
-            ]
-        },
-        "http_filters": [{"name": "router", "typed_config": {"@type": f"{kind}.http.router.v3.Router"}}],
-    }
-
-    def at(where: int) -> dict[str, object]:
-        return {"socket_address": {"address": "127.0.0.1", "port_value": where}}
-
-    config = {
-        "static_resources": {
-            "listeners": [
-                {"address": at(port), "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}]}
-            ],
-            "clusters": [
-                {
-                    "name": "mock",
-                    "type": "STATIC",
-                    "load_assignment": {
-                        "cluster_name": "mock",
-                        "endpoints": [{"lb_endpoints": [{"endpoint": {"address": at(upstream_port)}}]}],
-                    },
-                }
-            ],
-        }
-    }
-    path = folder / "envoy.yaml"
-    path.write_text(yaml.safe_dump(config))
-    return Target("envoy", port, [found, "-c", str(path), "--concurrency", "1", "--disable-hot-restart", "-l", "error"])

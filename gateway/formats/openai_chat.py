@@ -46,6 +46,18 @@ _OPTIONS = (
     "safe_prompt",
     "verbosity",
 )
+_PROMPT_FIELDS = frozenset(_OPTIONS) | {
+    "function_call",
+    "functions",
+    "plugins",
+    "preset",
+    "response_format",
+    "thinking",
+    "tool_choice",
+    "tools",
+    "web_search_options",
+}
+"""What a prompt is made of besides its messages."""
 _MESSAGE_FIELDS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "function_call", "refusal"})
 _RESULT_ROLES = ("tool", "function")
 _COMPLETION_CAP_MODELS = re.compile(r"(?:^|/)(?:o\d|gpt-5|codex)")
@@ -133,6 +145,9 @@ def _read_prompt(body: Fields) -> Prompt:
         if body.has("messages"):
             raise body.wrong("messages", "must hold at least one message.", code="invalid_value")
         raise body.wrong("messages", "is missing.", code="missing_required_parameter")
+    messages = tuple(_read_message(message) for message in body.children("messages"))
+    if body.raw.keys().isdisjoint(_PROMPT_FIELDS):  # most requests are nothing but messages
+        return ChatPrompt(Dialect.OPENAI_CHAT, messages)
     tools: list[ToolSpec] = []
     server_tools: list[str] = ["web_search"] if body.has("web_search_options") else []
     for tool in body.children("tools"):
@@ -145,7 +160,7 @@ def _read_prompt(body: Fields) -> Prompt:
     server_tools += [plugin.text("id", default="plugin") for plugin in body.children("plugins")]
     return ChatPrompt(
         dialect=Dialect.OPENAI_CHAT,
-        messages=tuple(_read_message(message) for message in body.children("messages")),
+        messages=messages,
         tools=tuple(tools),
         tool_choice=read_tool_choice(body, "tool_choice") or _read_function_choice(body),
         output_schema=_read_output_schema(body),

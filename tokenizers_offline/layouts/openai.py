@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from tokenizers_offline.layouts.base import ModelSpec, Rendered
 from tokenizers_offline.layouts.openai_chat import add_chat
@@ -27,7 +28,7 @@ class OpenAILayout:
         if isinstance(prompt, TextPrompt):
             _add_texts(tally, prompt)
             return tally.render()
-        name = _bare_name(model)
+        name = _bare_name(model.name, model.family)
         generation = find_generation(name)
         through_responses = _is_responses(prompt, name, platform)
         if through_responses:
@@ -35,15 +36,21 @@ class OpenAILayout:
         else:
             add_chat(tally, prompt, name, generation)
         _add_unknowable(tally, prompt)
-        if _SELDOM_SEEN.match(name) or (through_responses and _BEFORE_RESPONSES.match(name)):
+        if _is_seldom_seen(name, through_responses):
             tally.doubt("This model was seen in few bills through this API.", extra=4)
         return tally.render()
 
 
-def _bare_name(model: ModelSpec) -> str:
+@lru_cache(maxsize=1024)
+def _bare_name(model: str, family: str) -> str:
     """The maker's own name: without the host's prefixes, and the family's for names made up in the config."""
-    name = model.name.lower().removeprefix("ft:").rsplit("/", 1)[-1].removeprefix("openai.")
-    return name if _OWN_NAME.match(name) else model.family.lower()
+    name = model.lower().removeprefix("ft:").rsplit("/", 1)[-1].removeprefix("openai.")
+    return name if _OWN_NAME.match(name) else family.lower()
+
+
+@lru_cache(maxsize=1024)
+def _is_seldom_seen(name: str, through_responses: bool) -> bool:
+    return bool(_SELDOM_SEEN.match(name) or (through_responses and _BEFORE_RESPONSES.match(name)))
 
 
 def _is_responses(prompt: ChatPrompt, name: str, platform: str) -> bool:

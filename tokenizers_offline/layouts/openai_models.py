@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ _GENERATIONS = (
 )
 
 
+@lru_cache(maxsize=1024)
 def find_generation(model: str) -> Generation:
     """The generation of a bare lower-case model name; GPT-4o's constants for all that came before reasoning."""
     for pattern, generation in _GENERATIONS:

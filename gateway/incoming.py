@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 from aiohttp import web
 
-from gateway.errors import BadRequest, GatewayError, PayloadTooLarge
+from gateway.errors import BadRequest, GatewayError, PayloadTooLarge, RequestTimeout
 from gateway.watchdog import ClientLeft
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ def refuse_websocket(request: Request) -> None:
 
 
 async def read_body(request: Request, *, max_body_bytes: int) -> bytes:
-    """The whole body with its ``Content-Encoding`` undone. Raises `PayloadTooLarge`, `BadRequest` or `ClientLeft`.
+    """The whole body with its ``Content-Encoding`` undone. Raises `PayloadTooLarge`, `BadRequest`,
+    `RequestTimeout` or `ClientLeft`.
 
     The bound holds for the unpacked body too.
     """
@@ -53,6 +54,8 @@ async def read_body(request: Request, *, max_body_bytes: int) -> bytes:
         return await request.read()
     except web.HTTPRequestEntityTooLarge:
         raise _too_large(max_body_bytes) from None
+    except TimeoutError:  # `gateway.connections` gives up waiting
+        raise RequestTimeout("The request's body did not arrive in time (`server.body_timeout`).") from None
     except aiohttp.ClientConnectionError:
         raise ClientLeft("The caller left while sending its request.") from None
     except (web.RequestPayloadError, aiohttp.ClientPayloadError, web.HTTPException) as error:

@@ -52,7 +52,11 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
     )
     request[EXCHANGE] = exchange
     runtime.metrics.active.inc()
+    load = runtime.load
+    load.running += 1
     try:
+        if load.running > load.most:
+            load.refuse(exchange)
         response = await handler(request)
         exchange.status = exchange.status or response.status
     except GatewayError as error:
@@ -73,6 +77,7 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
         )
         response = refused(request, runtime, exchange, failure)
     finally:
+        load.running -= 1
         runtime.metrics.active.dec()
         record(runtime, exchange)
     return response

@@ -10,17 +10,24 @@ import socket
 import ssl
 import sys
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 from aiohttp import web
 
+from gateway.connections import ConnectionLimits, Connections, Phase
+from gateway.load import share
+from gateway.runtime import RUNTIME
 from gateway.settings import ServerSettings, TlsSettings
+
+if TYPE_CHECKING:
+    from gateway.metrics import Metrics
 
 BACKLOG = 2048
 COLLECT_AFTER = (20_000, 20, 20)
 """Objects that may pile up before the young are collected, and how many such rounds before the older are."""
-KEEPALIVE_S = 75.0
-"""Longer than the usual idle timeouts of load balancers (60 s), so that they close first and never race us."""
+_OWN_FILES = 256
+"""Files a worker opens besides its connections."""
 
 LATE_S = 0.5
 """How long a connection taken just before the listening ended may take to bring its request."""
@@ -53,25 +60,89 @@ def spare_the_collector() -> None:
     gc.set_threshold(*COLLECT_AFTER)
 
 
+class _Progress:
+    """What the guards of `gateway.connections` must know of aiohttp's protocol; it has no public words for it."""
+
+    def progress(self, protocol: asyncio.Protocol) -> tuple[int, Phase]:
+        handler = cast(web.RequestHandler, protocol)
+        request, heads = handler._current_request, handler._request_count
+        if request is not None:
+            return heads, "answer" if request.content.is_eof() else "body"
+        return heads, "answer" if handler._request_in_progress or handler._messages else "head"
+
+    def end_body(self, protocol: asyncio.Protocol) -> None:
+        request = cast(web.RequestHandler, protocol)._current_request
+        if request is not None:
+            request.content.set_exception(TimeoutError())
+
+
+class _Entrance:
+    """aiohttp's server as the factory of guarded connections; everything else is the server's own."""
+
+    def __init__(self, server: web.Server, connections: Connections) -> None:
+        self._server = server
+        self._connections = connections
+
+    def __call__(self) -> asyncio.Protocol:
+        return self._connections.guard(self._server)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._server, name)
+
+
 class _Runner(web.AppRunner):
-    """Answers, before it closes idle connections, those that were taken in the moment the listening ended: aiohttp
-    counts them as idle while their request is still on its way, and their callers would get no answer at all."""
+    """Guards every connection, whichever site takes it.
+
+    Answers, before it closes idle connections, those that were taken in the moment the listening ended: aiohttp
+    counts them as idle while their request is still on its way, and their callers would get no answer at all.
+    """
+
+    def __init__(self, app: web.Application, limits: ConnectionLimits, **options: Any) -> None:
+        super().__init__(app, **options)
+        self._connections = Connections(limits, _Progress(), metrics=lambda: _metrics_of(app))
+        self._entrance: _Entrance | None = None
+        self._sweeping: asyncio.Task[None] | None = None
+
+    @property
+    def server(self) -> web.Server | None:
+        return cast("web.Server | None", self._entrance)
+
+    async def setup(self) -> None:
+        await super().setup()
+        assert self._server is not None
+        self._entrance = _Entrance(self._server, self._connections)
+        self._sweeping = asyncio.create_task(self._connections.run())
 
     async def cleanup(self) -> None:
         for site in list(self.sites):
             await site.stop()
-        if self.server is not None and self.server.connections:
+        if self._server is not None and self._server.connections:
             await asyncio.sleep(LATE_S)
         await super().cleanup()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+
+
+def _metrics_of(app: web.Application) -> Metrics | None:
+    holder = app.get(RUNTIME)
+    return holder.current.metrics if holder is not None else None
 
 
 def make_runner(app: web.Application, server: ServerSettings) -> web.AppRunner:
     """Wrap an application so that it serves: no second access log, running requests may finish."""
+    limits = ConnectionLimits(
+        most=share(server.max_connections, server.processes),
+        header_timeout_s=server.header_timeout_s,
+        body_timeout_s=server.body_timeout_s,
+        idle_timeout_s=server.keepalive_timeout_s,
+    )
     return _Runner(
         app,
+        limits,
         access_log=None,
         handle_signals=False,
-        keepalive_timeout=KEEPALIVE_S,
+        # Idle connections are the guards' care: aiohttp's own timer would take a slow head for one, and say nothing.
+        keepalive_timeout=2 * (server.keepalive_timeout_s + server.header_timeout_s),
         shutdown_timeout=server.shutdown_timeout_s,
     )
 
@@ -86,6 +157,22 @@ def ssl_context(tls: TlsSettings | None) -> ssl.SSLContext | None:
     except (OSError, ssl.SSLError) as error:
         raise CannotListen(f"the TLS files {tls.cert} and {tls.key} cannot be used: {error}") from None
     return context
+
+
+def raise_file_limit(server: ServerSettings) -> None:
+    """Let the process open a file for every connection it may have, and one upstream for each, as far as it may."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    wanted = 2 * share(server.max_connections, server.processes) + _OWN_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    may = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, may), hard))
+    if may < wanted:
+        structlog.get_logger("serve").warning("file_limit_low", may_open=may, wanted=wanted)
 
 
 def bind(server: ServerSettings) -> socket.socket:
@@ -109,6 +196,7 @@ def bind(server: ServerSettings) -> socket.socket:
 def serve_here(make_app: MakeApp, server: ServerSettings) -> None:
     """Serve in this process until SIGTERM or SIGINT (SIGHUP too, where the application does not take that as a wish to
     reload); a second signal does not wait for running requests."""
+    raise_file_limit(server)
     listener = bind(server)
     context = ssl_context(server.tls)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:

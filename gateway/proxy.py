@@ -72,15 +72,19 @@ async def proxy(request: web.Request) -> web.StreamResponse:
     upstream = runtime.upstreams.choose(path, format_name=fmt.name, model=call.model)
     await _count(runtime, exchange, call, upstream)
     granted = await reserve(runtime, exchange, key, estimate_for(runtime, exchange, call, route.kind))
-    outgoing = upstream.prepare(
-        request.method,
-        request.rel_url.raw_path_qs,
-        list(request.headers.items()),
-        _body_to_send(fmt, call, body, output_cap=granted.output_cap),
-        key=key.upstream_key,
-        format_name=fmt.name,
-        plain=not call.wants_usage or (granted.cuts and call.stream),
-    )
+    try:
+        outgoing = upstream.prepare(
+            request.method,
+            request.rel_url.raw_path_qs,
+            list(request.headers.items()),
+            _body_to_send(fmt, call, body, output_cap=granted.output_cap),
+            key=key.upstream_key,
+            format_name=fmt.name,
+            plain=not call.wants_usage or (granted.cuts and call.stream),
+        )
+    except BaseException:  # a body that cannot be written again: nothing was sent, and nothing may stay held
+        await Account(runtime, exchange, granted.reservation).close()
+        raise
 
     def listen(status: int, content_type: str) -> UsageReader:
         return fmt.usage_reader(call, status=status, content_type=content_type)

@@ -26,7 +26,7 @@ from gateway.refusals import error_for_refusal, error_for_store
 from gateway.relay import SMALL_BODY_BYTES, Relay
 from gateway.runtime import RUNTIME, Runtime
 from gateway.unmatched import listener_for_unmatched
-from gateway.upstream import Headers, Outgoing, Upstream, answer_headers, header
+from gateway.upstream import Headers, Outgoing, Upstream, answer_headers, header, inert
 from gateway.watchdog import ClientLeft
 from policies.model import Estimate, StoreLost
 
@@ -277,6 +277,7 @@ def _head(runtime: Runtime, exchange: Exchange, upstream_headers: Headers, *, le
     headers = answer_headers(
         upstream_headers, drop_length=length is not None or exchange.hides_usage or exchange.may_cut
     )
+    headers += inert(header(headers, "content-type"))
     headers += told_headers(runtime, exchange)
     return headers
 

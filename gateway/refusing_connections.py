@@ -28,7 +28,10 @@ def refusal(error: GatewayError, head: bytes) -> bytes:
     """A whole answer to a request of which no more than the first bytes were read, in its API's own shape."""
     method, _, rest = head[:8192].partition(b" ")
     target = rest.partition(b" ")[0].partition(b"?")[0].decode("latin-1")
-    matched = formats.match(method.decode("latin-1"), tidy(unquote(target))) if target.startswith("/") else None
+    try:
+        matched = formats.match(method.decode("latin-1"), tidy(unquote(target))) if target.startswith("/") else None
+    except GatewayError:
+        matched = None
     if matched is None:
         status, headers, body = error.status, retry_headers(error), error_body(error)
         headers["Content-Type"] = "application/json"

@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.connections import ConnectionLimits, Connections, Phase
+from gateway.endpoints.answers import error_body
+from gateway.errors import BadRequest
 from gateway.load import share
 from gateway.runtime import RUNTIME
 from gateway.settings import ServerSettings, TlsSettings
@@ -76,6 +79,29 @@ class _Progress:
             request.content.set_exception(TimeoutError())
 
 
+class _Handler(web.RequestHandler):
+    """aiohttp's protocol, which says what is wrong with bytes that are no HTTP and not what they were: they may hold
+    a credential, and their sender is no one yet, who may send many."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if not isinstance(exc, HttpProcessingError):
+            return super().handle_error(request, status, exc, message)
+        reason = exc.message.partition("\n")[0].rstrip(":.")
+        if "'" in reason or not reason:  # it cites what came
+            reason = type(exc).__name__
+        structlog.get_logger("serve").info("bad_http", client=request.remote, reason=reason)
+        error = BadRequest(f"This is not a request in HTTP/1.1: {reason}.", code="bad_http")
+        response = web.Response(status=400, body=error_body(error), content_type="application/json")
+        response.force_close()
+        return response
+
+
 class _Entrance:
     """aiohttp's server as the factory of guarded connections; everything else is the server's own."""
 
@@ -84,7 +110,10 @@ class _Entrance:
         self._connections = connections
 
     def __call__(self) -> asyncio.Protocol:
-        return self._connections.guard(self._server)
+        return self._connections.guard(self._make)
+
+    def _make(self) -> asyncio.Protocol:
+        return _Handler(self._server, loop=self._server._loop, **self._server._kwargs)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._server, name)

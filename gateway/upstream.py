@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import unquote_plus, urlsplit
 
 from gateway.decoding import decodable
 from gateway.errors import ModelNotFound, NotFound
@@ -31,7 +31,11 @@ _HOP_BY_HOP = frozenset(
         "upgrade",
     }
 )
-_NOT_FORWARDED = _HOP_BY_HOP | {"host", "content-length", "content-encoding", "expect", "accept-encoding"}
+# With these some servers take another path or method for the request's own: it would not be what was counted.
+_OVERRIDES = frozenset(
+    {"x-http-method", "x-http-method-override", "x-method-override", "x-original-url", "x-rewrite-url"}
+)
+_NOT_FORWARDED = _HOP_BY_HOP | _OVERRIDES | {"host", "content-length", "content-encoding", "expect", "accept-encoding"}
 _CREDENTIALS = frozenset({"authorization", "x-api-key", "api-key", "x-goog-api-key"})
 _LIMIT_HEADERS = ("x-ratelimit-", "anthropic-ratelimit-", "ratelimit", "x-tollgate-")
 
@@ -177,10 +181,10 @@ class Upstream:
         if len(self._base_end) > 1 and raw_target.startswith(self._base_end + "/"):
             # A base that ends in /v1 and a path that starts with it name one directory, not two.
             raw_target = raw_target[len(self._base_end) :]
-        if drop_key and "key=" in raw_target:
-            path, mark, query = raw_target.partition("?")
-            kept = [pair for pair in query.split("&") if not pair.startswith("key=")] if mark else []
-            raw_target = f"{path}?{'&'.join(kept)}" if kept else path
+        if drop_key and "?" in raw_target:
+            path, _, query = raw_target.partition("?")
+            kept = [pair for pair in query.split("&") if unquote_plus(pair.partition("=")[0]) != "key"]
+            raw_target = f"{path}?{'&'.join(kept)}" if any(kept) else path
         return raw_target
 
 
@@ -222,6 +226,14 @@ def answer_headers(headers: Headers, *, drop_length: bool) -> Headers:
             continue
         kept.append((f"x-upstream-{lowered}", value) if lowered.startswith(_LIMIT_HEADERS) else (name, value))
     return kept
+
+
+def inert(content_type: str) -> Headers:
+    """What keeps a browser from running an answer as a page of this gateway, where the dashboard's session lives; an
+    answer of the APIs' own types needs nothing."""
+    if content_type.startswith(("application/json", "text/event-stream")):
+        return []
+    return [("Content-Security-Policy", "sandbox"), ("X-Content-Type-Options", "nosniff")]
 
 
 def header(headers: Headers, name: str) -> str:

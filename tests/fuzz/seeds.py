@@ -235,8 +235,10 @@ ANSWERS: tuple[bytes, ...] = (
 )
 HTTP_ANSWERS: tuple[bytes, ...] = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
-    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-    b"5;a=b\r\nhello\r\n0\r\nX-T: 1\r\n\r\n",
+    (
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"5;a=b\r\nhello\r\n0\r\nX-T: 1\r\n\r\n"
+    ),
     b"HTTP/1.0 404 Not Found\r\nConnection: close\r\nX-A: b\r\n\r\nuntil the end",
     b'HTTP/1.1 204 No Content\r\nETag: "a"\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n',
 )

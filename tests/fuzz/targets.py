@@ -182,7 +182,11 @@ def heads(source: Source) -> int:
     head = mutate_bytes(source, seeds.HTTP_REQUESTS)
     refusing_connections.refusal(refusing_connections.FULL, head)
     path = mutate_bytes(source, seeds.PATHS)
-    tidied = tidy(path.decode("utf-8", "replace"))
+    try:
+        tidied = tidy(path.decode("utf-8", "replace"))
+    except GatewayError:
+        return len(head) + len(path)
+    assert ".." not in tidied.split("/")
     formats.match("POST", tidied)
     return len(head) + len(path)
 

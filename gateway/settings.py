@@ -55,7 +55,7 @@ class StoreSettings:
     """Where budgets are kept: ``memory:``, ``sqlite:///path``, ``redis://...``. `replicas` divides limits
     when `on_error` is ``divide``."""
 
-    url: str = "sqlite:///tollgate.db"
+    url: str = field(default="sqlite:///tollgate.db", repr=False)  # it may hold a password
     on_error: Literal["refuse", "allow", "divide"] = "refuse"
     replicas: int = 1
     hold_timeout_s: float = 600.0
@@ -104,7 +104,7 @@ class UpstreamSettings:
     connect_timeout_s: float = 10.0
     timeout_s: float = 600.0
     idle_timeout_s: float = 300.0
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     overheads: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -127,7 +127,7 @@ class MetricsSettings:
 class WebhookSettings:
     """Where notices are posted, and what they are signed with."""
 
-    url: str
+    url: str = field(repr=False)
     secret: str = field(repr=False)
 
 

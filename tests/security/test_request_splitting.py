@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from gateway.config import ConfigError
 from tests.conftest import KEY, config_for, digest
 from tests.fakes import FakeUpstream, raw
 from tests.security.conftest import CHAT, Serve, post
@@ -50,22 +51,25 @@ async def test_line_ends_in_a_body_split_nothing(serve: Serve, upstream: FakeUps
     assert_one_at_most(upstream)
 
 
-@pytest.mark.parametrize("where", ["api_key", "upstream_key", "headers"])
-async def test_line_ends_in_configured_values_are_never_sent(serve: Serve, upstream: FakeUpstream, where: str) -> None:
-    key = {"id": "alice", "digest": digest(KEY)}
-    up: dict[str, object] = {"name": "up", "url": upstream.url}
-    if where == "api_key":
-        up["api_key"] = EVIL
-    elif where == "upstream_key":
-        key["upstream_key"] = EVIL
-    else:
-        up["headers"] = {"X-Team": EVIL}
-    gateway = await serve(config_for(upstreams=[up], keys=[key]))
+@pytest.mark.parametrize("where", ["api_key", "upstream_key"])
+async def test_line_ends_in_a_configured_key_are_refused_and_not_shown(
+    serve: Serve, upstream: FakeUpstream, where: str
+) -> None:
+    key = {"id": "alice", "digest": digest(KEY)} | ({where: EVIL} if where == "upstream_key" else {})
+    up = {"name": "up", "url": upstream.url} | ({where: EVIL} if where == "api_key" else {})
+    with pytest.raises(ConfigError) as refused:
+        await serve(config_for(upstreams=[up], keys=[key]))
+    assert where in str(refused.value)
+    assert "X-Evil" not in str(refused.value)
+
+
+async def test_line_ends_in_a_configured_header_are_never_sent(serve: Serve, upstream: FakeUpstream) -> None:
+    up = {"name": "up", "url": upstream.url, "headers": {"X-Team": EVIL}}
+    gateway = await serve(config_for(upstreams=[up]))
     answer = await gateway.send(post(BODY))
     assert answer.split(b" ")[1] in (b"400", b"502")
     assert upstream.requests == []
-    (budget,) = [row for row in await gateway.runtime.engine.store.counters() if row.slot]
-    assert (budget.used, budget.held) == (0, 0)
+    assert [row for row in await gateway.runtime.engine.store.counters() if row.used or row.held] == []
 
 
 @pytest.mark.parametrize(

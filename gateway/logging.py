@@ -7,6 +7,7 @@ the finished line is scrubbed of anything that looks like a key.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
@@ -125,8 +126,8 @@ def render_json(_logger: Any, _method: str, event: EventDict) -> bytes:
     """One line of JSON (what a terminal would obey is escaped, so a value cannot forge a line), scrubbed of keys."""
     try:
         line = orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS)
-    except TypeError:  # a lone surrogate, or a number beyond 64 bits: log it as Python shows it
-        line = orjson.dumps({name: ascii(value) for name, value in event.items()})
+    except TypeError:  # a lone surrogate, or a number beyond 64 bits: the standard library escapes and writes both
+        line = json.dumps({str(name): value for name, value in event.items()}, default=repr).encode()
     if not line.isascii():
         line = _OBEYED_BYTES.sub(_escaped, line)
     for sign in _SIGNS:

@@ -67,7 +67,7 @@ Serve = Callable[..., Awaitable[Served]]
 @pytest.fixture
 async def serve(tmp_path: Path, counter: Any) -> AsyncIterator[Serve]:
     """Serve a config dictionary; `server` changes its server section."""
-    from gateway.app import build_app
+    from gateway.app import build_app, load_tokenizers
     from gateway.config import load_settings
     from gateway.runtime import RUNTIME
     from gateway.serving import make_runner
@@ -80,7 +80,8 @@ async def serve(tmp_path: Path, counter: Any) -> AsyncIterator[Serve]:
         await asyncio.to_thread(path.write_text, yaml.safe_dump(config))
         await asyncio.to_thread(counter.warm, ["o200k_base"])  # seconds on a busy machine, at the first time
         settings = await asyncio.to_thread(load_settings, path, env={})
-        app = build_app(settings, counter=counter)
+        own = settings.tokenizers.unknown_model == "estimate"
+        app = build_app(settings, counter=await asyncio.to_thread(load_tokenizers, settings) if own else counter)
         runner = make_runner(app, settings.server)
         await runner.setup()
         runners.append(runner)

@@ -127,13 +127,20 @@ def render_json(_logger: Any, _method: str, event: EventDict) -> bytes:
     try:
         line = orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS)
     except TypeError:  # a lone surrogate, or a number beyond 64 bits: the standard library escapes and writes both
-        line = json.dumps({str(name): value for name, value in event.items()}, default=repr).encode()
+        line = json.dumps(
+            {str(name): _without_surrogates(value) for name, value in event.items()}, default=repr
+        ).encode()
     if not line.isascii():
         line = _OBEYED_BYTES.sub(_escaped, line)
     for sign in _SIGNS:
         if sign in line:
             return _SECRET_BYTES.sub(REDACTED.encode(), line)
     return line
+
+
+def _without_surrogates(value: Any) -> Any:
+    """Strict readers refuse a line with a lone surrogate in it: nobody shall hide a line so."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _escaped(found: re.Match[bytes]) -> bytes:

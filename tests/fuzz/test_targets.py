@@ -51,7 +51,8 @@ async def test_a_body_that_cannot_be_written_again_leaves_no_hold(
         raise ValueError("cannot be written")
 
     monkeypatch.setattr(type(chat), "with_output_cap", fail)
-    response, _ = await gateway.post("/v1/chat/completions", {"model": "gpt-4o", "messages": []})
+    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]}
+    response, _ = await gateway.post("/v1/chat/completions", body)
     assert response.status == 500
     budget = await gateway.budget()
     assert (budget["used"], budget["held"]) == (0, 0)

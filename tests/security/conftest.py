@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import io
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+import structlog
 import yaml
 from aiohttp import web
 
+from gateway.logging import configure_logging
 from tests.conftest import KEY
 
 CHAT = "/v1/chat/completions"
@@ -59,6 +63,21 @@ def post(body: bytes = b"", *, path: str = CHAT, key: str | None = KEY, headers:
     credential = b"Authorization: Bearer " + key.encode() + b"\r\n" if key else b""
     head = b"POST %s HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n" % path.encode("latin-1")
     return head + credential + headers + b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+
+
+@contextmanager
+def as_a_process_logs(style: Literal["json", "console"]) -> Iterator[io.StringIO]:
+    """Everything that is logged meanwhile, as `tollgate serve` writes it; no logger keeps it for later."""
+    root = logging.getLogger()
+    handlers, level, written = root.handlers[:], root.level, io.StringIO()
+    configure_logging(level="DEBUG", style=style, stream=written)
+    structlog.configure(cache_logger_on_first_use=False)
+    try:
+        yield written
+    finally:
+        logging.captureWarnings(False)
+        root.handlers[:] = handlers
+        root.setLevel(level)
 
 
 Serve = Callable[..., Awaitable[Served]]

@@ -27,12 +27,14 @@ def policy() -> Policy:
 
 
 def compares(function: Callable[..., Any]) -> list[ast.Compare]:
-    """Every ``==`` and ``!=`` of a function."""
+    """Every ``==`` and ``!=`` of a function, but with what is written in the code."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     return [
         node
         for node in ast.walk(tree)
-        if isinstance(node, ast.Compare) and any(isinstance(op, ast.Eq | ast.NotEq) for op in node.ops)
+        if isinstance(node, ast.Compare)
+        and any(isinstance(each, ast.Eq | ast.NotEq) for each in node.ops)
+        and not any(isinstance(each, ast.Constant) for each in node.comparators)
     ]
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import structlog
 
-from gateway.logging import configure_logging, render_json
+from gateway.logging import render_json
 from tests.conftest import KEY, config_for
 from tests.fakes import FakeUpstream
-from tests.security.conftest import Serve, post
+from tests.security.conftest import Serve, as_a_process_logs, post
 
 FORGED = '","outcome":"ok","key_id":"admin","x":"'
 HOSTILE = (
@@ -28,11 +28,8 @@ HOSTILE = (
 
 @pytest.fixture(params=["json", "console"])
 def log(request: pytest.FixtureRequest) -> Iterator[tuple[str, io.StringIO]]:
-    written = io.StringIO()
-    configure_logging(level="DEBUG", style=request.param, stream=written)
-    yield request.param, written
-    logging.getLogger().handlers[:] = []
-    structlog.reset_defaults()
+    with as_a_process_logs(request.param) as written:
+        yield request.param, written
 
 
 @pytest.mark.parametrize("value", HOSTILE, ids=range(len(HOSTILE)))
@@ -75,9 +72,9 @@ async def test_what_a_request_says_of_itself_is_logged_as_one_line(
         post(json.dumps({"model": f"m\n{FORGED}\x1b", "messages": [{"role": "user", "content": "x"}]}).encode()),
     ]
     for each in sent:
-        await gateway.send(each)
+        assert await gateway.send(each)
     lines = written.getvalue().split("\n")[before:-1]
-    assert len(lines) == len(sent)
+    assert len(lines) == len(sent), lines
     for line in lines:
         assert not set(line) & set("\r\x9b\u2028")
         assert '\x1b[31m"' not in line

@@ -12,12 +12,10 @@ from typing import Any
 
 import aiohttp
 import pytest
-import structlog
 
-from gateway.logging import configure_logging
 from tests.conftest import config_for, digest
 from tests.fakes import FakeUpstream, end, plain, raw
-from tests.security.conftest import CHAT, Serve, Served, post
+from tests.security.conftest import CHAT, Serve, Served, as_a_process_logs, post
 
 CALLER, OFF, ADMIN = "canary-caller-key-0001", "canary-disabled-key-0002", "canary-admin-key-0003"
 UPSTREAM, HOOK = "canary-upstream-key-0004", "canary-webhook-secret-0005"
@@ -49,13 +47,8 @@ POSTS = (
 @pytest.fixture
 def log() -> Any:
     """The log as a process writes it, every level of it."""
-    written = io.StringIO()
-    configure_logging(level="DEBUG", style="json", stream=written)
-    yield written
-    import logging
-
-    logging.getLogger().handlers[:] = []
-    structlog.reset_defaults()
+    with as_a_process_logs("json") as written:
+        yield written
 
 
 @pytest.fixture

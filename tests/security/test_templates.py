@@ -54,9 +54,7 @@ async def running(start_gateway: StartGateway, upstream: FakeUpstream) -> Runnin
     return await start_gateway(config_for(upstreams=[{"name": "up", "url": upstream.url}]))
 
 
-@pytest.mark.parametrize(
-    "where", ["role", "name", "tool", "description", "arguments", "call id", "kwargs", "kwargs name"]
-)
+@pytest.mark.parametrize("where", ["role", "name", "tool", "text", "arguments", "call id", "kwargs", "kwargs name"])
 async def test_no_field_of_a_request_is_run(running: RunningGateway, where: str) -> None:
     evil = "{{ ''.__class__.__mro__ }}{% for x in range(10**9) %}x{% endfor %}"
     function: dict[str, Any] = {"name": "f", "description": "d", "parameters": {"type": "object", "properties": {}}}
@@ -70,7 +68,7 @@ async def test_no_field_of_a_request_is_run(running: RunningGateway, where: str)
             user["name"] = evil
         case "tool":
             function["name"] = evil
-        case "description":
+        case "text":
             function["description"] = evil
         case "arguments":
             call["function"]["arguments"] = evil  # type: ignore[index]

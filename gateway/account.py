@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 Progress = Literal["unsent", "sent", "declined", "answering"]
 
 
+MOST_COUNTED_CHARACTERS = 4 * 1024 * 1024
+"""An unreported output longer than any model's is charged by its length, within the hold: counting a few packed
+kilobytes that stand for sixty megabytes would keep everybody else's prompts waiting for minutes."""
+
+
 class Account:
     """Follows one hold from its reservation to its end.
 
@@ -97,7 +102,10 @@ class Account:
         reported = reader.usage
         if reported is not None and reader.complete:
             return reported
-        if reader.output_text:
+        text = reader.output_text
+        if len(text) > MOST_COUNTED_CHARACTERS:
+            return Usage(self._counted_input, min(self._exchange.held_output, len(text)), source="held")
+        if text:
             return None
         if reported is not None:
             return replace(reported, input_tokens=reported.input_tokens or self._counted_input, source="counted")

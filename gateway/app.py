@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ from gateway.echo import EchoUpstream
 from gateway.endpoints.dashboard import attach
 from gateway.http.client import HttpClient
 from gateway.http_upstream import HttpUpstream
+from gateway.load import Load, share
 from gateway.metrics import Metrics
 from gateway.middleware import boundary
 from gateway.notices import Notices
@@ -163,6 +163,9 @@ async def open_runtime(
         started_at=clock(),
         notes=notes,
         notices=Notices(metrics, webhook),
+        load=Load(
+            share(settings.server.max_concurrent_requests, settings.server.processes), refused=metrics.overloads.inc
+        ),
         reloader=reloader,
     )
     with suppress(StoreLost):  # looked for again and again; until then nobody is called unknown
@@ -200,7 +203,7 @@ def _engine(settings: Settings) -> BudgetEngine:
         owner=new_owner(),
         hold_timeout_s=settings.store.hold_timeout_s,
         on_store_error=settings.store.on_error,
-        replicas=settings.store.replicas * (settings.server.workers or os.cpu_count() or 1),
+        replicas=settings.store.replicas * settings.server.processes,
         ledger_keep_s=settings.store.retention_days * 86_400,
     )
 

@@ -31,6 +31,7 @@ def key_of(runtime: Runtime, credential: str | None) -> Key:
     if not runtime.policy.keys:
         if not runtime.keys_known and runtime.settings.store.on_error == "refuse":
             raise error_for_store(_KEYS_UNREAD)
+        _keep_admin_key_here(runtime, credential)
         return ANONYMOUS
     try:
         return runtime.policy.key(credential, now=runtime.clock())
@@ -71,6 +72,13 @@ def client_address(peer: str, forwarded: str, trusted: tuple[str, ...]) -> str:
         if not any(address in network for network in networks):
             return client
     return client
+
+
+def _keep_admin_key_here(runtime: Runtime, credential: str | None) -> None:
+    """Where nobody needs a key, a credential goes to the upstream: a mistyped /admin path must not send this one."""
+    admin = runtime.settings.admin.digest
+    if admin is not None and credential and hmac.compare_digest(digest(credential), admin):
+        raise Forbidden("This is the admin key: it opens /admin, and is forwarded nowhere.", code="admin_key_misused")
 
 
 _KEYS_UNREAD = StoreLost("its keys have not been read since the start")

@@ -7,6 +7,7 @@ GatewayError
 ├── NotFound                404  no such path
 │   └── ModelNotFound       404  unknown model, with the nearest names
 ├── MethodNotAllowed        405
+├── RequestTimeout          408  head or body did not arrive in time
 ├── PayloadTooLarge         413  body over `server.max_body`
 ├── BudgetRefused           429 / 413  a budget says no (see `policies`)
 ├── Unavailable             503  overload, draining, tokenizer not installed
@@ -89,6 +90,12 @@ class MethodNotAllowed(GatewayError):
     status = 405
     type = "invalid_request_error"
     code = "method_not_allowed"
+
+
+class RequestTimeout(GatewayError):
+    status = 408
+    type = "invalid_request_error"
+    code = "request_timeout"
 
 
 class PayloadTooLarge(GatewayError):

@@ -24,7 +24,11 @@ _HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
-_NOT_FORWARDED = _HOP_BY_HOP | {b"host", b"content-length", b"content-encoding", b"expect"}
+# With these some servers take another path or method for the request's own: it would not be what was counted.
+_OVERRIDES = frozenset(
+    {b"x-http-method", b"x-http-method-override", b"x-method-override", b"x-original-url", b"x-rewrite-url"}
+)
+_NOT_FORWARDED = _HOP_BY_HOP | _OVERRIDES | {b"host", b"content-length", b"content-encoding", b"expect"}
 _CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key"})
 _LIMIT_HEADERS = (b"x-ratelimit-", b"anthropic-ratelimit-", b"ratelimit", b"x-tollgate-")
 
@@ -107,6 +111,15 @@ def answer_headers(headers: Headers, *, drop_length: bool) -> Headers:
     if named:
         kept = [pair for pair in kept if pair[0].lower() not in named]
     return kept
+
+
+def inert(headers: Headers) -> Headers:
+    """What keeps a browser from running an answer as a page of this gateway, where the dashboard's session lives; an
+    answer of the APIs' own types needs nothing."""
+    content_type = find(headers, b"content-type")
+    if content_type is not None and content_type.startswith((b"application/json", b"text/event-stream")):
+        return []
+    return [(b"Content-Security-Policy", b"sandbox"), (b"X-Content-Type-Options", b"nosniff")]
 
 
 def find(headers: Headers, name: bytes) -> bytes | None:

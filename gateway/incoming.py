@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import posixpath
 import re
 import socket
 import struct
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
+from urllib.parse import unquote
 
 import aiohttp
 from aiohttp import web
 
-from gateway.errors import BadRequest, GatewayError, PayloadTooLarge
+from gateway.errors import BadRequest, GatewayError, PayloadTooLarge, RequestTimeout
 from gateway.reply import decode_pairs
 from gateway.watchdog import ClientLeft
 
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
     from gateway.forwarded_headers import Headers
 
-_UNTIDY = re.compile(r"//|/\.|./$")
+_UNTIDY = re.compile(r"//|/\.|./$|[\\;%\s\0]")
+_TIMES_DECODED = 3
+"""Some upstreams decode a path once more than HTTP asks for, and those before them too."""
 
 
 class Incoming(Protocol):
@@ -47,8 +49,8 @@ class Incoming(Protocol):
     def transport(self) -> asyncio.BaseTransport | None: ...
 
     async def read_body(self, *, max_body_bytes: int) -> bytes:
-        """The whole body with its ``Content-Encoding`` undone. Raises `PayloadTooLarge`, `BadRequest` or
-        `ClientLeft`."""
+        """The whole body with its ``Content-Encoding`` undone. Raises `PayloadTooLarge`, `BadRequest`,
+        `RequestTimeout` or `ClientLeft`."""
         ...
 
     async def begin(self, status: int, reason: bytes, headers: Headers) -> None:
@@ -117,11 +119,18 @@ class ViaAiohttp:
 
 
 def tidy(path: str) -> str:
-    """The decoded path without doubled slashes, dots and a last slash: upstreams ignore those, so a budget may not
-    be passed by with them."""
+    """The decoded path as the most lenient upstream would read it: without doubled slashes, dots, a last slash,
+    ``;parameters`` and white space, with slashes for backslashes, and with what is encoded twice decoded. A budget may
+    not be passed by with them. Raises `BadRequest` for one that climbs: it could leave what its upstream's URL names.
+    """
     if _UNTIDY.search(path) is None:
         return path
-    return "/" + posixpath.normpath(path).lstrip("/")
+    for _ in range(_TIMES_DECODED):
+        path = unquote(path)
+    steps = [step.partition(";")[0].strip(" \t\r\n\0") for step in path.replace("\\", "/").split("/")]
+    if ".." in steps:
+        raise BadRequest("The path climbs with `..`; send it as it is meant.", code="invalid_path")
+    return "/" + "/".join(step for step in steps if step not in ("", "."))
 
 
 def refuse_websocket(headers: Mapping[str, str]) -> None:
@@ -136,16 +145,22 @@ def refuse_websocket(headers: Mapping[str, str]) -> None:
 
 
 async def read_body(request: Request, *, max_body_bytes: int) -> bytes:
-    """The whole body with its ``Content-Encoding`` undone. Raises `PayloadTooLarge`, `BadRequest` or `ClientLeft`.
+    """The whole body with its ``Content-Encoding`` undone. Raises `PayloadTooLarge`, `BadRequest`,
+    `RequestTimeout` or `ClientLeft`.
 
     The bound holds for the unpacked body too.
     """
-    if (request.content_length or 0) > max_body_bytes:
+    length = request.content_length
+    if length is None:
+        _refuse_odd_framing(request)
+    elif length > max_body_bytes:
         raise too_large(max_body_bytes)
     try:
         return await request.read()
     except web.HTTPRequestEntityTooLarge:
         raise too_large(max_body_bytes) from None
+    except TimeoutError:  # `gateway.connections` gives up waiting
+        raise too_late() from None
     except aiohttp.ClientConnectionError:
         raise ClientLeft("The caller left while sending its request.") from None
     except (web.RequestPayloadError, aiohttp.ClientPayloadError, web.HTTPException) as error:
@@ -165,6 +180,22 @@ async def expect_continue(request: Request) -> StreamResponse | None:
         return None
     # aiohttp asks this before any middleware: the answer is given here.
     return web.Response(status=417, text="Only `Expect: 100-continue` is supported.")
+
+
+def _refuse_odd_framing(request: Request) -> None:
+    """Another proxy may see another end of a body that is coded twice, or chunked for HTTP/1.0, than we do."""
+    coding = request.headers.get("Transfer-Encoding")
+    if coding is not None and (coding.strip().lower() != "chunked" or request.version < aiohttp.HttpVersion11):
+        raise BadRequest(
+            "The only transfer coding here is `chunked`, in HTTP/1.1; send a Content-Length instead.",
+            status=501,
+            code="transfer_coding_not_supported",
+        )
+
+
+def too_late() -> RequestTimeout:
+    """The end of a request whose body is waited for no longer."""
+    return RequestTimeout("The request's body did not arrive in time (`server.body_timeout`).")
 
 
 def too_large(max_body_bytes: int) -> PayloadTooLarge:

@@ -9,6 +9,7 @@ shorter way (`log_access`).
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 import sys
@@ -51,15 +52,18 @@ _SHAPES_TO_HIDE = (
     r"\bsk-[A-Za-z0-9_-]{3,}"  # OpenAI, Anthropic, OpenRouter, DeepSeek and Tollgate's own
     r"|\bAIza[A-Za-z0-9_-]{20,}"  # Google
     r"|\b(?:gsk_|xai-|hf_|r8_|tg-)[A-Za-z0-9_-]{16,}"  # Groq, xAI, Hugging Face, Replicate, Tollgate
-    r"|(?<=[Bb]earer )[^\s\"',]+"
-    r"|(?<=[?&]key=)[^\s&\"',]+"
-    r"|(?<=://)[^\s/@:\"']*:[^\s/@\"']+(?=@)"  # user:password in a store's URL
+    # In a finished line a quote inside a value is two bytes, \" : taken whole, or the rest would end the value there.
+    r"|(?<=[Bb]earer )(?:[^\s\"',\\]|\\.)+"
+    r"|(?<=[?&]key=)(?:[^\s&\"',\\]|\\.)+"
+    r"|(?<=://)[^\s/@:\"'\\]*:(?:[^\s/@\"'\\]|\\.)+(?=@)"  # user:password in a store's URL
 )
 _SIGNS = (b"sk-", b"AIza", b"gsk_", b"xai-", b"hf_", b"r8_", b"tg-", b"earer ", b"key=", b"://")
 """One of these is in every shape: looking for them costs a hundredth of the search itself."""
 _SECRET_TEXT = re.compile(_SHAPES_TO_HIDE)
 _SECRET_BYTES = re.compile(_SHAPES_TO_HIDE.encode())
-_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_OBEYED_BYTES = re.compile(b"\xc2[\x80-\x9f]|\xe2\x80[\x8b-\x8f\xa8-\xae]|\xe2\x81[\xa0-\xaf]")
+"""What JSON leaves as it is and a terminal obeys: C1 controls, line separators, marks that reorder or hide text."""
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f]")
 
 
 def configure_logging(
@@ -138,15 +142,28 @@ def redact_fields(_logger: Any, _method: str, event: EventDict) -> EventDict:
 
 
 def render_json(_logger: Any, _method: str, event: EventDict) -> bytes:
-    """One line of JSON (control characters are escaped, so a value cannot forge a line), scrubbed of keys."""
+    """One line of JSON (what a terminal would obey is escaped, so a value cannot forge a line), scrubbed of keys."""
     try:
         line = orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z)
-    except TypeError:  # a lone surrogate, or a number beyond 64 bits: log it as Python shows it
-        line = orjson.dumps({name: ascii(value) for name, value in event.items()})
+    except TypeError:  # a lone surrogate, or a number beyond 64 bits: the standard library escapes and writes both
+        line = json.dumps(
+            {str(name): _without_surrogates(value) for name, value in event.items()}, default=repr
+        ).encode()
+    if not line.isascii():
+        line = _OBEYED_BYTES.sub(_escaped, line)
     for sign in _SIGNS:
         if sign in line:
             return _SECRET_BYTES.sub(REDACTED.encode(), line)
     return line
+
+
+def _without_surrogates(value: Any) -> Any:
+    """Strict readers refuse a line with a lone surrogate in it: nobody shall hide a line so."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+
+def _escaped(found: re.Match[bytes]) -> bytes:
+    return b"\\u%04x" % ord(found[0].decode())
 
 
 def _scrub_text(_logger: Any, _method: str, line: Any) -> str:

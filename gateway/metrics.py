@@ -83,6 +83,18 @@ class Metrics:
             "tollgate_webhook_deliveries", "Notices for the webhook: delivered, failed for good, or dropped.",
             ("result",), registry=registry,
         )  # fmt: skip
+        self.open_connections = Gauge(
+            "tollgate_open_connections", "Callers' connections.", registry=registry, multiprocess_mode="livesum"
+        )
+        self.connections_ended = Counter(
+            "tollgate_connections_ended",
+            "Connections ended by a limit: refused (no room), header_timeout, body_timeout, idle_timeout.",
+            ("reason",),
+            registry=registry,
+        )
+        self.overloads = Counter(
+            "tollgate_overloads", "Requests refused because too many were being answered.", registry=registry
+        )
         self.store_up = Gauge(
             "tollgate_store_up", "1 while the budget store answers, as the latest scraped worker found it, else 0.",
             registry=registry, multiprocess_mode="mostrecent",

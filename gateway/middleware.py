@@ -61,15 +61,21 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
         headers=request.headers,
         read_s=time.perf_counter(),
     )
-    answered = await guard(runtime, exchange, request.headers, handler(request))
+    answered = await guard(runtime, exchange, request.headers, lambda: handler(request))
     return as_response(answered) if isinstance(answered, Reply) else answered
 
 
-async def guard(runtime: Runtime, exchange: Exchange, headers: Mapping[str, str], work: Awaitable[T]) -> T | Reply:
+async def guard(
+    runtime: Runtime, exchange: Exchange, headers: Mapping[str, str], work: Callable[[], Awaitable[T]]
+) -> T | Reply:
     """Do the work of a request, turn whatever goes wrong into an answer of its own API, write it down."""
     runtime.metrics.active.inc()
+    load = runtime.load
+    load.running += 1
     try:
-        answered = await work
+        if load.running > load.most:
+            load.refuse(exchange)
+        answered = await work()
         if exchange.status == 0 and isinstance(answered, Reply | web.StreamResponse):
             exchange.status = answered.status
         return answered
@@ -91,6 +97,7 @@ async def guard(runtime: Runtime, exchange: Exchange, headers: Mapping[str, str]
         )
         return refused(headers, runtime, exchange, failure)
     finally:
+        load.running -= 1
         runtime.metrics.active.dec()
         record(runtime, exchange)
 

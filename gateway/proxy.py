@@ -17,7 +17,7 @@ from gateway.cutting import Cutter
 from gateway.decoding import decoder_for
 from gateway.errors import NotFound, UpstreamError
 from gateway.exchange import Exchange, Outcome
-from gateway.forwarded_headers import Headers, answer_headers, header
+from gateway.forwarded_headers import Headers, answer_headers, header, inert
 from gateway.incoming import refuse_websocket, tidy
 from gateway.limits_headers import limit_headers
 from gateway.recording import ledger_entry
@@ -72,15 +72,19 @@ async def proxy(request: Incoming, runtime: Runtime, exchange: Exchange) -> Repl
     upstream = runtime.upstreams.choose(path, format_name=fmt.name, model=call.model)
     await _count(runtime, exchange, call, upstream)
     granted = await reserve(runtime, exchange, key, estimate_for(runtime, exchange, call, route.kind))
-    outgoing = upstream.prepare(
-        request.method,
-        request.raw_target,
-        request.raw_headers,
-        _body_to_send(fmt, call, body, output_cap=granted.output_cap),
-        key=key.upstream_key,
-        format_name=fmt.name,
-        plain=not call.wants_usage or (granted.cuts and call.stream),
-    )
+    try:
+        outgoing = upstream.prepare(
+            request.method,
+            request.raw_target,
+            request.raw_headers,
+            _body_to_send(fmt, call, body, output_cap=granted.output_cap),
+            key=key.upstream_key,
+            format_name=fmt.name,
+            plain=not call.wants_usage or (granted.cuts and call.stream),
+        )
+    except BaseException:  # a body that cannot be written again: nothing was sent, and nothing may stay held
+        await Account(runtime, exchange, granted.reservation).close()
+        raise
 
     def listen(status: int, content_type: str) -> UsageReader:
         return fmt.usage_reader(call, status=status, content_type=content_type)
@@ -269,6 +273,7 @@ def _is_small(request: Incoming, headers: Headers) -> bool:
 def _head(runtime: Runtime, exchange: Exchange, upstream_headers: Headers, *, whole: bool = False) -> Headers:
     """The head that a caller gets: the upstream's with ours. The length of a `whole` body is its writer's to say."""
     headers = answer_headers(upstream_headers, drop_length=whole or exchange.hides_usage or exchange.may_cut)
+    headers += inert(headers)
     headers += encode_pairs(told_headers(runtime, exchange))
     return headers
 

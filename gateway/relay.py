@@ -126,7 +126,8 @@ class Relay:
         if self._reader is None:
             return chunk
         if self._decoder is not None:
-            self._reader.feed(self._decoder.feed(chunk))
+            for piece in self._decoder.feed(chunk):
+                self._reader.feed(piece)
             return chunk
         return self._reader.feed(chunk)
 

@@ -10,6 +10,7 @@ from aiohttp import web
 
 if TYPE_CHECKING:
     from gateway.counting import Counting
+    from gateway.load import Load
     from gateway.metrics import Metrics
     from gateway.notices import Notices
     from gateway.operator_notes import OperatorNotes
@@ -43,6 +44,7 @@ class Runtime:
     started_at: float
     notes: OperatorNotes
     notices: Notices
+    load: Load
     kept: Mapping[str, KeptKey] = field(default_factory=dict)
     keys_known: bool = False
     reloader: Reloader | None = None

@@ -10,20 +10,21 @@ import socket
 import ssl
 import sys
 from collections.abc import Awaitable, Callable
-from typing import cast
+from typing import Any, cast
 
 import structlog
 from aiohttp import web
 
-from gateway.lane.server import DIRECT, LaneServer
-from gateway.runtime import RUNTIME
+from gateway.connections import ConnectionLimits
+from gateway.entrance import Entrance
+from gateway.load import share
 from gateway.settings import ServerSettings, TlsSettings
 
 BACKLOG = 2048
 COLLECT_AFTER = (20_000, 20, 20)
 """Objects that may pile up before the young are collected, and how many such rounds before the older are."""
-KEEPALIVE_S = 75.0
-"""Longer than the usual idle timeouts of load balancers (60 s), so that they close first and never race us."""
+_OWN_FILES = 256
+"""Files a worker opens besides its connections."""
 
 LATE_S = 0.5
 """How long a connection taken just before the listening ended may take to bring its request."""
@@ -57,33 +58,43 @@ def spare_the_collector() -> None:
 
 
 class _Runner(web.AppRunner):
-    """Answers, before it closes idle connections, those that were taken in the moment the listening ended: aiohttp
-    counts them as idle while their request is still on its way, and their callers would get no answer at all."""
+    """Guards every connection, whichever site takes it.
+
+    Answers, before it closes idle connections, those that were taken in the moment the listening ended: aiohttp
+    counts them as idle while their request is still on its way, and their callers would get no answer at all.
+    """
+
+    def __init__(self, app: web.Application, limits: ConnectionLimits, **options: Any) -> None:
+        super().__init__(app, **options)
+        self._limits = limits
 
     async def _make_server(self) -> web.Server:
-        """The lane before aiohttp's own server, where the application has requests to forward."""
-        server = await super()._make_server()
-        direct = self.app.get(DIRECT)
-        if direct is None:
-            return server
-        return cast("web.Server", LaneServer(server, self.app[RUNTIME], direct=direct, keepalive_s=KEEPALIVE_S))
+        return cast("web.Server", Entrance(await super()._make_server(), self.app, self._limits))
 
     async def cleanup(self) -> None:
         for site in list(self.sites):
             await site.stop()
-        if self.server is not None and self.server.connections:
+        if self._server is not None and self._server.connections:
             await asyncio.sleep(LATE_S)
         await super().cleanup()
 
 
-def make_runner(app: web.Application, *, shutdown_timeout_s: float) -> web.AppRunner:
+def make_runner(app: web.Application, server: ServerSettings) -> web.AppRunner:
     """Wrap an application so that it serves: no second access log, running requests may finish."""
+    limits = ConnectionLimits(
+        most=share(server.max_connections, server.processes),
+        header_timeout_s=server.header_timeout_s,
+        body_timeout_s=server.body_timeout_s,
+        idle_timeout_s=server.keepalive_timeout_s,
+    )
     return _Runner(
         app,
+        limits,
         access_log=None,
         handle_signals=False,
-        keepalive_timeout=KEEPALIVE_S,
-        shutdown_timeout=shutdown_timeout_s,
+        # Idle connections are the guards' care: aiohttp's own timer would take a slow head for one, and say nothing.
+        keepalive_timeout=2 * (server.keepalive_timeout_s + server.header_timeout_s),
+        shutdown_timeout=server.shutdown_timeout_s,
     )
 
 
@@ -97,6 +108,22 @@ def ssl_context(tls: TlsSettings | None) -> ssl.SSLContext | None:
     except (OSError, ssl.SSLError) as error:
         raise CannotListen(f"the TLS files {tls.cert} and {tls.key} cannot be used: {error}") from None
     return context
+
+
+def raise_file_limit(server: ServerSettings) -> None:
+    """Let the process open a file for every connection it may have, and one upstream for each, as far as it may."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    wanted = 2 * share(server.max_connections, server.processes) + _OWN_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    may = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, may), hard))
+    if may < wanted:
+        structlog.get_logger("serve").warning("file_limit_low", may_open=may, wanted=wanted)
 
 
 def bind(server: ServerSettings) -> socket.socket:
@@ -120,6 +147,7 @@ def bind(server: ServerSettings) -> socket.socket:
 def serve_here(make_app: MakeApp, server: ServerSettings) -> None:
     """Serve in this process until SIGTERM or SIGINT (SIGHUP too, where the application does not take that as a wish to
     reload); a second signal does not wait for running requests."""
+    raise_file_limit(server)
     listener = bind(server)
     context = ssl_context(server.tls)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
@@ -143,7 +171,7 @@ async def _serve(
 
     for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(each, on_signal, each)
-    runner = make_runner(await make_app(), shutdown_timeout_s=server.shutdown_timeout_s)
+    runner = make_runner(await make_app(), server)
     await runner.setup()
     try:
         await web.SockSite(runner, listener, ssl_context=context, backlog=BACKLOG).start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,8 @@ class TlsSettings:
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """How the gateway listens. `workers` 0 means one per core ("auto" in YAML); `trusted_proxies` are CIDR blocks."""
+    """How the gateway listens. `workers` 0 means one per core ("auto" in YAML); `trusted_proxies` are CIDR blocks;
+    `max_connections` and `max_concurrent_requests` are of all workers together."""
 
     host: str = "0.0.0.0"  # noqa: S104 - a sidecar serves its pod
     port: int = 8000
@@ -34,8 +36,18 @@ class ServerSettings:
     trusted_proxies: tuple[str, ...] = ()
     tls: TlsSettings | None = None
     shutdown_timeout_s: float = 30.0
+    max_connections: int = 10_000
+    max_concurrent_requests: int = 5_000
+    header_timeout_s: float = 15.0
+    body_timeout_s: float = 120.0
+    keepalive_timeout_s: float = 75.0
     log_level: str = "INFO"
     log_format: Literal["json", "console", "auto"] = "auto"
+
+    @property
+    def processes(self) -> int:
+        """How many workers there are."""
+        return self.workers or os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +55,7 @@ class StoreSettings:
     """Where budgets are kept: ``memory:``, ``sqlite:///path``, ``redis://...``. `replicas` divides limits
     when `on_error` is ``divide``."""
 
-    url: str = "sqlite:///tollgate.db"
+    url: str = field(default="sqlite:///tollgate.db", repr=False)  # it may hold a password
     on_error: Literal["refuse", "allow", "divide"] = "refuse"
     replicas: int = 1
     hold_timeout_s: float = 600.0
@@ -92,7 +104,7 @@ class UpstreamSettings:
     connect_timeout_s: float = 10.0
     timeout_s: float = 600.0
     idle_timeout_s: float = 300.0
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     overheads: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -115,7 +127,7 @@ class MetricsSettings:
 class WebhookSettings:
     """Where notices are posted, and what they are signed with."""
 
-    url: str
+    url: str = field(repr=False)
     secret: str = field(repr=False)
 
 

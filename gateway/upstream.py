@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import unquote_plus, urlsplit
 
 from gateway.errors import ModelNotFound, NotFound
 from gateway.forwarded_headers import Headers, request_headers
@@ -141,10 +141,10 @@ class Upstream:
         if len(self._base_end) > 1 and raw_target.startswith(self._base_end + "/"):
             # A base that ends in /v1 and a path that starts with it name one directory, not two.
             raw_target = raw_target[len(self._base_end) :]
-        if drop_key and "key=" in raw_target:
-            path, mark, query = raw_target.partition("?")
-            kept = [pair for pair in query.split("&") if not pair.startswith("key=")] if mark else []
-            raw_target = f"{path}?{'&'.join(kept)}" if kept else path
+        if drop_key and "?" in raw_target:
+            path, _, query = raw_target.partition("?")
+            kept = [pair for pair in query.split("&") if unquote_plus(pair.partition("=")[0]) != "key"]
+            raw_target = f"{path}?{'&'.join(kept)}" if any(kept) else path
         return raw_target
 
 

@@ -28,11 +28,11 @@ from gunicorn.arbiter import Arbiter
 
 from gateway.serving import (
     BACKLOG,
-    KEEPALIVE_S,
     MakeApp,
     bind,
     make_runner,
     new_event_loop,
+    raise_file_limit,
     spare_the_collector,
     ssl_context,
 )
@@ -88,6 +88,7 @@ def serve_with_workers(
     `loading` is what workers shall share, loaded step by step while the first of them already answer.
     Raises `CannotListen`.
     """
+    raise_file_limit(server)
     metrics_dir = os.environ.get(METRICS_DIR)
     master = os.getpid()
     freeze_before_fork()
@@ -205,7 +206,7 @@ class _Supervisor(BaseApplication):  # type: ignore[misc]
             "worker_class": _Worker,
             "logger_class": _Log,
             "backlog": BACKLOG,
-            "keepalive": int(KEEPALIVE_S),
+            "keepalive": int(server.keepalive_timeout_s),
             "timeout": STALLED_S,
             "graceful_timeout": int(server.shutdown_timeout_s) + 5,
             "control_socket_disable": True,
@@ -226,7 +227,7 @@ class _Supervisor(BaseApplication):  # type: ignore[misc]
     def load(self) -> Callable[[], Awaitable[web.AppRunner]]:
         async def runner() -> web.AppRunner:
             spare_the_collector()
-            return make_runner(await self._make_app(), shutdown_timeout_s=self._server.shutdown_timeout_s)
+            return make_runner(await self._make_app(), self._server)
 
         return runner
 

@@ -37,7 +37,7 @@ class Key:
     tags: Mapping[str, str] = field(default_factory=dict)
     expires: float | None = None
     disabled: bool = False
-    upstream_key: str | None = None
+    upstream_key: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

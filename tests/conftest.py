@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +154,7 @@ async def start_gateway(tmp_path: Path, clock: FakeClock, counter: Any) -> Async
         settings = await asyncio.to_thread(load)
         options.setdefault("clock", clock)
         app = build_app(settings, counter=options.pop("counter", counter), **options)
-        runner = make_runner(app, shutdown_timeout_s=1.0)
+        runner = make_runner(app, replace(settings.server, shutdown_timeout_s=1.0))
         await runner.setup()
         runners.append(runner)
         site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=None)

@@ -83,6 +83,11 @@ def _server(config: ConfigFile) -> ServerSettings:
         trusted_proxies=server.trusted_proxies,
         tls=TlsSettings(cert=Path(server.tls.cert), key=Path(server.tls.key)) if server.tls else None,
         shutdown_timeout_s=server.shutdown_timeout,
+        max_connections=server.max_connections,
+        max_concurrent_requests=server.max_concurrent_requests,
+        header_timeout_s=server.header_timeout,
+        body_timeout_s=server.body_timeout,
+        keepalive_timeout_s=server.keepalive_timeout,
         log_level=server.log_level,
         log_format=server.log_format,
     )

@@ -15,6 +15,9 @@ _NOT_THE_FILES = {"source", "_by_digest"}
 _WRITTEN_AS = {
     "max_body_bytes": "max_body",
     "shutdown_timeout_s": "shutdown_timeout",
+    "header_timeout_s": "header_timeout",
+    "body_timeout_s": "body_timeout",
+    "keepalive_timeout_s": "keepalive_timeout",
     "hold_timeout_s": "hold_timeout",
     "retention_days": "retention",
     "connect_timeout_s": "connect_timeout",

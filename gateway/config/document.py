@@ -26,6 +26,8 @@ _INT = re.compile(r"[-+]?\d[\d_]{0,30}")
 _FLOAT = re.compile(r"[-+]?(\d[\d_]*)?\.\d+([eE][-+]?\d+)?|[-+]?\d[\d_]*[eE][-+]?\d+")
 _VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(:-((?:[^}\\]|\\.)*))?\}|\$\{")
 MAX_DEPTH = 500
+MAX_VALUES = 200_000
+"""Values that a file may hold once its aliases are followed: a few lines of aliases could stand for billions."""
 _BRACKET = re.compile(r"[\[\]{}]")
 _INDENTED_TOO_DEEP = re.compile(rf"^[ ?-]{{{2 * MAX_DEPTH}}}", re.MULTILINE)
 _CONSTANTS: Mapping[str, Any] = {"": None, "~": None, "null": None, "true": True, "false": False}
@@ -99,6 +101,7 @@ class _Reader:
         self._document = document
         self._env = env
         self._open: set[int] = set()
+        self._left = MAX_VALUES
         self._resolver: Any = yaml.resolver.Resolver()
 
     def read(self, text: str) -> None:
@@ -120,7 +123,8 @@ class _Reader:
             self._document.problems.append(Problem(f"{self._document.name}:1:1", what, "remove control characters"))
             return
         if node is not None:
-            self._document.data = self._value(node, ())
+            data = self._value(node, ())
+            self._document.data = data if self._left > 0 else None  # half a file is no file
 
     def _refuse_syntax(self, error: yaml.MarkedYAMLError, text: str) -> None:
         mark = error.problem_mark or error.context_mark
@@ -137,6 +141,12 @@ class _Reader:
         self._document.problems.append(Problem(f"{self._document.name}:{line + 1}:{column + 1}", what, remedy))
 
     def _value(self, node: Any, route: Route) -> Any:
+        self._left -= 1
+        if self._left <= 0:
+            if self._left == 0:
+                what = f"its aliases stand for more than {MAX_VALUES:,} values"
+                self._document.problems.append(Problem(f"{self._document.name}:{_mark(node)}", what, "remove aliases"))
+            return None
         if id(node) in self._open:
             place = self._document.place(route, of_value=False)
             self._document.problems.append(Problem(place, "this alias contains itself", "remove the alias"))

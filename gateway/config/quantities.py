@@ -13,6 +13,8 @@ _DURATION_PART = re.compile(rf"{_NUMBER}\s*(ms|s|m|h|d|w)")
 _SIZE = re.compile(rf"{_NUMBER}\s*([kKmMgG]?i?[bB])")
 _PERCENT = re.compile(rf"{_NUMBER}\s*%")
 
+_LONGEST = 200
+
 _THOUSANDS: dict[str, int] = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
 _UNITS = {"ms": "0.001", "s": "1", "m": "60", "h": "3600", "d": "86400", "w": "604800"}
 _SECONDS = {name: Decimal(s) for name, s in _UNITS.items()}
@@ -64,4 +66,7 @@ def parse_fraction(text: str | int | float) -> float:
 
 
 def _text(value: str | int | float) -> str:
-    return str(value).strip() if not isinstance(value, bool) else ""
+    text = str(value).strip() if not isinstance(value, bool) else ""
+    if len(text) > _LONGEST:  # the patterns would look at a long one again from each of its digits
+        raise ValueError("is too long")
+    return text

@@ -21,6 +21,9 @@ END = "<!-- end of fields -->"
 _SHOWN_DEFAULTS = {
     "max_body": "`32MiB`",
     "shutdown_timeout": "`30s`",
+    "header_timeout": "`15s`",
+    "body_timeout": "`2m`",
+    "keepalive_timeout": "`75s`",
     "hold_timeout": "`10m`",
     "retention": "`30d`",
     "connect_timeout": "`10s`",

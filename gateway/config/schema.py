@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from gateway.config.fields import (
     Amount,
@@ -16,19 +16,17 @@ from gateway.config.fields import (
     Fraction,
     Moment,
     Name,
-    Network,
     OutputHoldRule,
     Pattern,
     Patterns,
     Secret,
-    Size,
     StoreUrl,
     TimeZone,
     UpstreamUrl,
-    Workers,
     mistake,
     option,
 )
+from gateway.config.listening import ServerSection
 from gateway.config.telling import MetricsSection, WebhookSection
 from policies.model import SLIDING_PERIODS, Period, Unit
 
@@ -39,56 +37,13 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=False)
 
 
-def _upper(value: object) -> object:
-    return value.upper() if isinstance(value, str) else value
-
-
 def _not_negative(value: float) -> float:
     if value < 0:
         raise mistake("is negative", "write a factor such as `0.5`")
     return value
 
 
-LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)]
-Port = Annotated[int, Field(ge=1, le=65535)]
 Factor = Annotated[float, Field(allow_inf_nan=False), AfterValidator(_not_negative)]
-
-
-class TlsSection(Section):
-    cert: str = option(..., "Certificate chain, a PEM file.", example="/etc/tls/tls.crt")
-    key: str = option(..., "Private key, a PEM file.", example="/etc/tls/tls.key")
-
-
-class ServerSection(Section):
-    host: str = option("0.0.0.0", "Address to listen on.", example="0.0.0.0")  # noqa: S104 - a sidecar serves its pod
-    port: Port = option(8000, "Port to listen on.", example="8000")
-    workers: Workers = option(1, "Processes; `auto` is one per core.", example="auto")
-    max_body: Size = option(32 * 2**20, "Largest request body, after decompression.", example="32MiB")
-    unmatched: Literal["pass", "refuse"] = option(
-        "pass",
-        "Paths no format knows: forwarded (and counted as a request), or refused with 404.",
-        example="pass",
-    )
-    on_disconnect: Literal["cancel", "drain"] = option(
-        "cancel",
-        "When a caller leaves mid-answer: cut the upstream, or read it to its end for the true usage.",
-        example="cancel",
-    )
-    on_exhausted: Literal["finish", "cut"] = option(
-        "finish",
-        "When a streamed answer outgrows its hold and a budget has nothing left: let it finish (the debt is recorded), "
-        "or end it as at its token limit.",
-        example="cut",
-    )
-    trusted_proxies: tuple[Network, ...] = option(
-        (), "Networks whose X-Forwarded-For is believed in the access log.", example="[10.0.0.0/8]"
-    )
-    tls: TlsSection | None = option(None, "Serve HTTPS.", example="{cert: tls.crt, key: tls.key}")
-    shutdown_timeout: Duration = option(30.0, "How long running requests may finish after SIGTERM.", example="30s")
-    log_level: LogLevel = option("INFO", "Least severity that is logged.", example="INFO")
-    log_format: Literal["auto", "json", "console"] = option(
-        "auto", "`auto` is `console` on a terminal and `json` elsewhere.", example="json"
-    )
 
 
 class StoreSection(Section):

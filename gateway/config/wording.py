@@ -15,7 +15,8 @@ from gateway.config.fields import DIGEST_REMEDY
 from gateway.config.problems import Problem, did_you_mean
 from gateway.config.schema import ConfigFile
 
-_SECRET_FIELDS = {"api_key", "upstream_key", "digest", "key", "headers", "secret"}
+_SECRET_FIELDS = {"api_key", "upstream_key", "digest", "key", "headers", "secret", "webhook"}
+"""What stands in these is not shown: a webhook's address often is its own credential."""
 _KINDS = {
     "string_type": "is not text",
     "int_type": "is not a whole number",

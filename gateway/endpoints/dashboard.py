@@ -97,8 +97,9 @@ async def login(request: web.Request) -> web.Response:
     expected = runtime.settings.admin.digest
     if expected is None:
         raise Forbidden("The dashboard is closed: no admin key is configured.", code="admin_closed")
-    if (request.content_length or 0) > MOST_CREDENTIAL:
-        raise BadRequest("This is longer than any key.", param="key")
+    length = request.content_length
+    if length is None or length > MOST_CREDENTIAL or request.content_type != "application/x-www-form-urlencoded":
+        raise BadRequest("Send the key as a form field of known length, and no longer than any key.", param="key")
     presented = (await request.post()).get("key")
     good = isinstance(presented, str) and hmac.compare_digest(digest(presented.strip()), expected)
     board.brakes.note(client, good=good, now=now)

@@ -104,9 +104,9 @@ def lower_cap(body: Mapping[str, Any], cap: int) -> dict[str, Any]:
     lowered = dict(body)
     named = Fields(body).integer("max_tokens")
     lowered["max_tokens"] = cap = cap if named is None else min(cap, named)
-    thinking = Fields(body).child("thinking")
-    budget = thinking.integer("budget_tokens") if thinking else None
-    if thinking is not None and budget is not None and budget >= cap:
+    thinking = body.get("thinking")
+    budget = thinking.get("budget_tokens") if type(thinking) is dict else None
+    if type(thinking) is dict and type(budget) is int and budget >= cap:  # anything else is the upstream's to refuse
         fits = cap > _MIN_THINKING_TOKENS
-        lowered["thinking"] = {**thinking.raw, "budget_tokens": cap - 1} if fits else {"type": "disabled"}
+        lowered["thinking"] = {**thinking, "budget_tokens": cap - 1} if fits else {"type": "disabled"}
     return lowered

@@ -125,11 +125,14 @@ class Bedrock:
 
 def _speaks_converse(body: Mapping[str, Any]) -> bool:
     """Whether the body is Converse's (also Nova's own): its messages hold lists of blocks without a ``type``."""
-    for message in body.get("messages") or ():
-        content = message.get("content")
-        if type(content) is not list or any("type" in block for block in content):
+    messages = body.get("messages")
+    if type(messages) is not list:
+        return False
+    for message in messages:
+        content = message.get("content") if type(message) is dict else None
+        if type(content) is not list or any(type(block) is not dict or "type" in block for block in content):
             return False
-    return "messages" in body
+    return True
 
 
 def _read_cap(fields: Fields) -> int | None:

@@ -10,6 +10,8 @@ MAX_EVENT_BYTES = 32 * 1024 * 1024
 
 # A blank line. A CR at the end of what has arrived may still be half of a CRLF, so it must be followed by something.
 _BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?=[^\n]))(?:\r\n|\n|\r(?=[^\n]))")
+_SEAM_BYTES = 4
+"""A blank line has at most four bytes, so one that these bytes complete began no further back."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -44,7 +46,10 @@ class SseSplitter:
         if self._pending:
             self._pending.append(chunk)
             self._size += len(chunk)
-            if b"\n" not in chunk and b"\r" not in chunk and self._pending[-2][-1:] not in (b"\n", b"\r"):
+            seam = self._pending[-2][-_SEAM_BYTES:]
+            if len(seam) < _SEAM_BYTES and len(self._pending) > 2:
+                seam = b"".join(self._pending[-1 - _SEAM_BYTES : -1])[-_SEAM_BYTES:]
+            if _BLANK_LINE.search(seam + chunk) is None:  # look at new bytes only: an event may come in many pieces
                 return self._overflow() if self._size > MAX_EVENT_BYTES else []
             chunk = b"".join(self._pending)
             self._pending.clear()

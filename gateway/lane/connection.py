@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, cast
 from yarl import URL
 
 from gateway.forwarded_headers import find
-from gateway.incoming import too_large
+from gateway.incoming import too_large, too_late
 from gateway.lane.request_head import MAX_HEAD_BYTES, RequestHead, read_head
 from gateway.reply import encode_reply, encode_reply_head, has_body
 from gateway.watchdog import ClientLeft
 
 if TYPE_CHECKING:
+    from gateway.connections import Phase
     from gateway.forwarded_headers import Headers
     from gateway.lane.server import LaneServer
 
@@ -27,9 +28,9 @@ _NO_QUERY: Mapping[str, str] = {}
 
 
 class Connection(asyncio.Protocol):
-    """Answers one request after the other.
+    """Answers one request after the other, until one comes that is not for the lane: `other` then has them all.
 
-    `since` is the loop's time at which it began to wait for what it waits for now: a request, or the rest of one.
+    `heads` is how many requests have begun here.
     """
 
     def __init__(self, server: LaneServer, loop: asyncio.AbstractEventLoop) -> None:
@@ -45,7 +46,8 @@ class Connection(asyncio.Protocol):
         self._drained: asyncio.Future[None] | None = None
         self._ending = False
         self.lost = False
-        self.since = 0.0
+        self.heads = 0
+        self.other: asyncio.Protocol | None = None
 
     # What the server asks.
 
@@ -60,9 +62,18 @@ class Connection(asyncio.Protocol):
         return self._task
 
     @property
-    def is_idle(self) -> bool:
-        """Whether the caller has nothing under way."""
-        return self._task is None and not self._unread and not self._discards
+    def phase(self) -> Phase:
+        """What is waited for: a head, the rest of a body (of an answered request too), or an answer."""
+        if self._discards or (self._request is not None and self._request.missing):
+            return "body"
+        return "head" if self._task is None else "answer"
+
+    def end_body(self) -> None:
+        """The rest of the body will not be waited for."""
+        if self._request is not None:
+            self._request.fail(too_late())
+        else:
+            self.close()
 
     def end(self) -> None:
         """Take no further request: close now, or with the answer that is under way."""
@@ -84,10 +95,12 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
         self._peer = str(peer[0]) if isinstance(peer, tuple) else ""
-        self.since = self._loop.time()
-        self._server.connections_here.add(self)
+        self._server.connections.add(self)
 
     def data_received(self, data: bytes) -> None:
+        if self.other is not None:
+            self.other.data_received(data)
+            return
         if self._discards:
             taken = min(len(data), self._discards)
             self._discards -= taken
@@ -110,20 +123,30 @@ class Connection(asyncio.Protocol):
             return
         self._begin(self._unread + data if self._unread else data)
 
-    def eof_received(self) -> None:
-        return None  # close: who says no more takes no answer either, as with aiohttp's server
+    def eof_received(self) -> bool | None:
+        # Else close: who says no more takes no answer either, as with aiohttp's server.
+        return self.other.eof_received() if self.other is not None else None
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self.other is not None:
+            self.other.connection_lost(exc)
+            return
         self.lost = True
-        self._server.connections_here.discard(self)
+        self._server.connections.discard(self)
         if self._request is not None:
-            self._request.lose()
+            self._request.fail(ClientLeft("The caller left while sending its request."))
         self.resume_writing()
 
     def pause_writing(self) -> None:
+        if self.other is not None:
+            self.other.pause_writing()
+            return
         self._write_paused = True
 
     def resume_writing(self) -> None:
+        if self.other is not None:
+            self.other.resume_writing()
+            return
         self._write_paused = False
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
@@ -137,8 +160,6 @@ class Connection(asyncio.Protocol):
             if len(data) > MAX_HEAD_BYTES:
                 self._hand_over(data)
                 return
-            if not self._unread:
-                self.since = self._loop.time()
             self._unread = data
             return
         at = end + len(_HEAD_END)
@@ -148,16 +169,16 @@ class Connection(asyncio.Protocol):
             return
         whole = at + head.length
         self._unread = data[whole:]
+        self.heads += 1
         request = self._request = LaneRequest(self, head, data[at:whole], peer=self._peer)
         self._task = self._loop.create_task(self._answer(request))
 
     def _hand_over(self, data: bytes) -> None:
         """Let aiohttp's server have the connection, with what has been read of its next request."""
-        self._server.connections_here.discard(self)
-        server = self._server.others()
-        self._transport.set_protocol(server)
-        server.connection_made(self._transport)
-        server.data_received(data)
+        self._server.connections.discard(self)
+        self.other = self._server.make_other()
+        self.other.connection_made(self._transport)
+        self.other.data_received(data)
 
     async def _answer(self, request: LaneRequest) -> None:
         try:
@@ -175,7 +196,6 @@ class Connection(asyncio.Protocol):
             raise
         finally:
             self._task = self._request = None
-            self.since = self._loop.time()
         self._discards = request.missing
         if not request.keeps_alive or self._ending:
             self._ending = True
@@ -263,10 +283,10 @@ class LaneRequest:
             self._arrived.set_result(None)
         return rest
 
-    def lose(self) -> None:
-        """The caller is gone."""
+    def fail(self, error: Exception) -> None:
+        """No more of the body will come."""
         if self._arrived is not None and not self._arrived.done():
-            self._arrived.set_exception(ClientLeft("The caller left while sending its request."))
+            self._arrived.set_exception(error)
 
     async def read_body(self, *, max_body_bytes: int) -> bytes:
         if self.length > max_body_bytes:

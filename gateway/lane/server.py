@@ -1,14 +1,16 @@
-"""All connections of one process: who takes which request, and how they end."""
+"""The lane's side of one process: which requests it takes, and how its connections end."""
 
 from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 from functools import lru_cache
 
 from aiohttp import web
 
 from gateway import formats
+from gateway.errors import BadRequest
 from gateway.incoming import tidy
 from gateway.lane.connection import Connection, LaneRequest
 from gateway.middleware import begin_exchange, guard
@@ -19,28 +21,24 @@ from gateway.runtime import RuntimeHolder
 DIRECT = web.AppKey("direct", re.Pattern[str])
 """Where an application keeps the pattern of the paths that its own endpoints answer."""
 
-LOOK_PERIOD_S = 1.0
-LINGER_S = 10.0
-"""How long the rest of a request is read that has been answered: closing at once could destroy the answer."""
-
 
 class LaneServer:
-    """aiohttp's server with the lane before it, to be used in its place. Makes a protocol for each connection.
-
-    `direct` matches the paths that are answered here and never forwarded.
-    """
+    """Makes the lane's connections. `direct` matches the paths that are never forwarded; `make_other` makes the
+    protocol that takes over what the lane does not answer."""
 
     def __init__(
-        self, others: web.Server, holder: RuntimeHolder, *, direct: re.Pattern[str], keepalive_s: float
+        self, holder: RuntimeHolder, make_other: Callable[[], asyncio.Protocol], *, direct: re.Pattern[str]
     ) -> None:
-        self.others = others
-        self.connections_here: set[Connection] = set()
+        self.make_other = make_other
+        self.connections: set[Connection] = set()
+        """Those that the lane still has."""
         self._holder = holder
         self._direct = direct
-        self._keepalive_s = keepalive_s
         self._loop = asyncio.get_running_loop()
-        self._looking = self._loop.call_later(LOOK_PERIOD_S, self._look)
         self._takes = lru_cache(maxsize=4096)(self._is_forwarded)
+
+    def __call__(self) -> Connection:
+        return Connection(self, self._loop)
 
     def takes(self, path: str) -> bool:
         """Whether a POST to this path is answered on the lane."""
@@ -62,50 +60,27 @@ class LaneServer:
             headers=request.headers,
             read_s=request.started_s,
         )
-        return await guard(runtime, exchange, request.headers, proxy(request, runtime, exchange))
+        return await guard(runtime, exchange, request.headers, lambda: proxy(request, runtime, exchange))
 
-    # What aiohttp's runner asks of its server.
-
-    def __call__(self) -> asyncio.Protocol:
-        return Connection(self, self._loop)
-
-    @property
-    def connections(self) -> list[object]:
-        return [*self.connections_here, *self.others.connections]
-
-    @property
-    def requests_count(self) -> int:
-        return self.others.requests_count
-
-    def pre_shutdown(self) -> None:
+    def end(self) -> None:
         """Close what is idle; the rest closes with its answer."""
-        for connection in tuple(self.connections_here):
+        for connection in tuple(self.connections):
             connection.end()
-        self.others.pre_shutdown()
 
-    async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - aiohttp's name
-        """Let what is under way end within the timeout, then end it."""
-        await asyncio.gather(self._finish(within_s=timeout), self.others.shutdown(timeout))
-        self._looking.cancel()
-
-    async def _finish(self, *, within_s: float | None) -> None:
-        running = {connection.task for connection in self.connections_here if connection.task is not None}
+    async def finish(self, *, within_s: float | None) -> None:
+        """Let what is under way end within this time, then end it."""
+        running = {connection.task for connection in self.connections if connection.task is not None}
         if running:
             _, late = await asyncio.wait(running, timeout=within_s)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
-        for connection in tuple(self.connections_here):
+        for connection in tuple(self.connections):
             connection.close()
 
     def _is_forwarded(self, path: str) -> bool:
-        return tidy(path) == path and self._direct.fullmatch(path) is None and formats.match("POST", path) is not None
-
-    def _look(self) -> None:
-        """End connections that have been waited for too long: one timer for all of them."""
-        now = self._loop.time()
-        for connection in tuple(self.connections_here):
-            waited_s = now - connection.since
-            if connection.task is None and waited_s > (self._keepalive_s if connection.is_idle else LINGER_S):
-                connection.close()
-        self._looking = self._loop.call_later(LOOK_PERIOD_S, self._look)
+        try:
+            tidied = tidy(path)
+        except BadRequest:
+            return False
+        return tidied == path and self._direct.fullmatch(path) is None and formats.match("POST", path) is not None

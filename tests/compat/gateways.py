@@ -16,7 +16,7 @@ from gateway.app import build_app, load_tokenizers
 from gateway.config import load_settings
 from gateway.runtime import RUNTIME, Runtime
 from gateway.serving import make_runner
-from gateway.settings import Settings, TokenizerSettings
+from gateway.settings import ServerSettings, Settings, TokenizerSettings
 from policies.model import Estimate
 from policies.policy import Policy
 from policies.usage import Usage
@@ -62,7 +62,7 @@ class _Served:
             path = Path(folder) / "config.yaml"
             path.write_text(yaml.safe_dump(self._config))
             app = build_app(load_settings(path, env={}), counter=_counters[0], clock=time.time)
-        self._runner = make_runner(app, shutdown_timeout_s=1.0)
+        self._runner = make_runner(app, ServerSettings(shutdown_timeout_s=1.0))
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
         self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"

@@ -204,7 +204,7 @@ def test_signing_key_is_base64_only_behind_its_prefix() -> None:
 @pytest.mark.parametrize(
     ("webhook", "said"),
     [
-        ({"url": "ftp://ops", "secret": "s"}, "`url: ftp://ops` is not a webhook"),
+        ({"url": "ftp://ops", "secret": "s"}, "`url` is not a webhook"),
         ({"url": "https://", "secret": "s"}, "is not a webhook"),
         ({"url": "http://ops:99999/", "secret": "s"}, "is not a webhook"),
         ({"url": "http://ops/", "secret": "whsec_tell!nobody"}, "begins with `whsec_`"),

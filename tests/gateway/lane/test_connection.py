@@ -134,19 +134,3 @@ async def test_a_stream_that_fails_half_way_has_no_clean_end(gateway: RunningGat
         writer.write(request({**CHAT, "stream": True}))
         with pytest.raises(asyncio.IncompleteReadError):
             await read_answer(reader)
-
-
-async def test_what_idles_or_dawdles_too_long_is_closed(gateway: RunningGateway) -> None:
-    server = gateway.server
-    async with connected(gateway) as (reader, writer), connected(gateway) as (slow_reader, slow_writer):
-        writer.write(request(CHAT))
-        await read_answer(reader)
-        slow_writer.write(request(CHAT)[:20])
-        while sorted(each.is_idle for each in server.connections_here) != [False, True]:
-            await asyncio.sleep(0.01)
-        for connection in server.connections_here:
-            connection.since -= 30  # longer than half a head may take, shorter than a connection may idle
-        assert await slow_reader.read() == b""
-        (connection,) = server.connections_here
-        connection.since -= 60
-        assert await reader.read() == b""

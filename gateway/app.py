@@ -172,6 +172,7 @@ async def open_runtime(
         await notes.look()
     background = [
         asyncio.create_task(watchdog.run()),
+        asyncio.create_task(metrics.tallies.run()),
         asyncio.create_task(_sweep(engine, clock)),
         asyncio.create_task(_follow(notes)),
         asyncio.create_task(_relearn(prompts, notes, engine)),
@@ -190,6 +191,7 @@ async def open_runtime(
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
+        metrics.tallies.tell()
         await unfinished.close()
         await client.close()
         prompts.close()

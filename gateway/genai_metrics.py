@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from gateway.tallies import HistogramTally, Tallies
+
 if TYPE_CHECKING:
     from gateway.exchange import Exchange
 
 OTHER = "other"
+
+_Series = tuple[HistogramTally, HistogramTally, HistogramTally, HistogramTally]
 
 _TOKENS = tuple(4**power for power in range(14))
 _SECONDS = tuple(0.01 * 2**power for power in range(14))
@@ -54,10 +58,11 @@ class Known:
 class GenAiMetrics:
     """How answered LLM requests move the conventions' metrics. With `most_keys` 0 no metric names a key."""
 
-    def __init__(self, registry: CollectorRegistry, *, most_models: int, most_keys: int) -> None:
+    def __init__(self, registry: CollectorRegistry, tallies: Tallies, *, most_models: int, most_keys: int) -> None:
+        self._tallies = tallies
         self._models = Known(most_models)
         self._keys = Known(most_keys) if most_keys else None
-        self._found: dict[tuple[str, str, str, str], tuple[Histogram, Histogram, Histogram, Histogram]] = {}
+        self._found: dict[tuple[str, str, str, str], _Series] = {}
         self._usage = Histogram(
             "gen_ai_client_token_usage", "Input and output tokens of a request, as charged.",
             (*_LABELS, "gen_ai_token_type"), buckets=_TOKENS, registry=registry,
@@ -95,22 +100,24 @@ class GenAiMetrics:
         known = (*labels, self._models.label(exchange.model), exchange.upstream)
         duration, first_token, input_tokens, output_tokens = self._series(known)
         if failed:
-            duration = self._duration.labels(*known, exchange.error or exchange.outcome)
-        duration.observe(duration_s)
+            self._duration.labels(*known, exchange.error or exchange.outcome).observe(duration_s)
+        else:
+            duration.observe(duration_s)
         input_tokens.observe(usage.input_tokens)
         output_tokens.observe(usage.output_tokens)
         if exchange.relayed_bytes:
             first_token.observe(exchange.first_byte_s)
 
-    def _series(self, labels: tuple[str, str, str, str]) -> tuple[Histogram, Histogram, Histogram, Histogram]:
+    def _series(self, labels: tuple[str, str, str, str]) -> _Series:
         """Duration without an error, first token, input and output of one set of labels, looked up once."""
         found = self._found.get(labels)
         if found is None:
+            tally = self._tallies.histogram
             found = self._found[labels] = (
-                self._duration.labels(*labels, ""),
-                self._first_token.labels(*labels),
-                self._usage.labels(*labels, "input"),
-                self._usage.labels(*labels, "output"),
+                tally(self._duration.labels(*labels, "")),
+                tally(self._first_token.labels(*labels)),
+                tally(self._usage.labels(*labels, "input")),
+                tally(self._usage.labels(*labels, "output")),
             )
         return found
 

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from gateway.genai_metrics import GenAiMetrics
+from gateway.tallies import CounterTally, HistogramTally, Tallies
 
 if TYPE_CHECKING:
     from gateway.exchange import Exchange
@@ -32,10 +33,11 @@ class Metrics:
 
     def __init__(self, *, most_models: int = 100, most_keys: int = 0) -> None:
         registry = self.registry = CollectorRegistry()
-        self._genai = GenAiMetrics(registry, most_models=most_models, most_keys=most_keys)
-        self._found: dict[tuple[str, str, int, str], Counter] = {}
-        self._times: dict[str, tuple[Histogram, Histogram]] = {}
-        self._charged: dict[tuple[str, str, str], tuple[Counter, Counter, Histogram]] = {}
+        self.tallies = Tallies()
+        self._genai = GenAiMetrics(registry, self.tallies, most_models=most_models, most_keys=most_keys)
+        self._found: dict[tuple[str, str, int, str], CounterTally] = {}
+        self._times: dict[str, tuple[HistogramTally, HistogramTally]] = {}
+        self._charged: dict[tuple[str, str, str], tuple[CounterTally, CounterTally, HistogramTally]] = {}
         self._requests = Counter(
             "tollgate_requests",
             "Requests answered.",
@@ -50,9 +52,10 @@ class Metrics:
             "tollgate_first_byte_seconds", "Time from a request's head to the answer's first byte.", ("format",),
             buckets=_SECONDS, registry=registry,
         )  # fmt: skip
-        self._counting = Histogram(
+        counting = Histogram(
             "tollgate_counting_seconds", "Time to count one prompt.", buckets=_COUNTING_SECONDS, registry=registry
         )
+        self._counted = self.tallies.histogram(counting)
         self._tokens = Counter(
             "tollgate_tokens",
             "Tokens charged, by kind (input, output, cached, reasoning) and by where the figure is from.",
@@ -111,18 +114,21 @@ class Metrics:
         answered = (name, exchange.upstream, exchange.status, exchange.outcome)
         requests = self._found.get(answered)
         if requests is None:
-            requests = self._found[answered] = self._requests.labels(
-                name, exchange.upstream, str(exchange.status), exchange.outcome
+            requests = self._found[answered] = self.tallies.counter(
+                self._requests.labels(name, exchange.upstream, str(exchange.status), exchange.outcome)
             )
         requests.inc()
         times = self._times.get(name)
         if times is None:
-            times = self._times[name] = self._seconds.labels(name), self._first_byte.labels(name)
+            times = self._times[name] = (
+                self.tallies.histogram(self._seconds.labels(name)),
+                self.tallies.histogram(self._first_byte.labels(name)),
+            )
         times[0].observe(duration_s)
         if exchange.relayed_bytes:
             times[1].observe(exchange.first_byte_s)
         if exchange.counting_s:
-            self._counting.observe(exchange.counting_s)
+            self._counted.observe(exchange.counting_s)
         if exchange.refusing:
             self._refusals.labels(exchange.refusing).inc()
         if exchange.degraded:
@@ -135,9 +141,9 @@ class Metrics:
         series = self._charged.get(charged)
         if series is None:
             series = self._charged[charged] = (
-                self._tokens.labels("input", *charged),
-                self._tokens.labels("output", *charged),
-                self._drift.labels(exchange.upstream, family),
+                self.tallies.counter(self._tokens.labels("input", *charged)),
+                self.tallies.counter(self._tokens.labels("output", *charged)),
+                self.tallies.histogram(self._drift.labels(exchange.upstream, family)),
             )
         series[0].inc(usage.input_tokens)
         series[1].inc(usage.output_tokens)
@@ -150,6 +156,7 @@ class Metrics:
 
     def render(self) -> bytes:
         """The exposition text; of all workers when they share ``PROMETHEUS_MULTIPROC_DIR``."""
+        self.tallies.tell()
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return generate_latest(self.registry)
         shared = CollectorRegistry()

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote_plus, urlsplit
 
@@ -155,6 +156,7 @@ class Upstreams:
         self.all = tuple(upstreams)
         self._plain = tuple(u for u in upstreams if not u.settings.prefix)
         self._prefixed = tuple(u for u in upstreams if u.settings.prefix)
+        self._serving = lru_cache(maxsize=4096)(self._first_that_serves)
 
     def choose(self, path: str, *, format_name: str | None, model: str | None) -> Upstream:
         """The upstream for a request: a prefix decides first, then format and model. Raises `ModelNotFound`, or
@@ -164,9 +166,9 @@ class Upstreams:
                 format_name=format_name, model=model
             ):
                 return upstream
-        for upstream in self._plain:
-            if upstream.serves(format_name=format_name, model=model):
-                return upstream
+        chosen = self._serving(format_name, model)
+        if chosen is not None:
+            return chosen
         names = ", ".join(u.name for u in self.all) or "none"
         if model is None:
             raise NotFound(f"No upstream takes the path {path}. Configured upstreams: {names}.")
@@ -174,6 +176,9 @@ class Upstreams:
             f"No upstream serves the model '{model}'. Configured upstreams: {names}; add the model to one's `models`.",
             param="model",
         )
+
+    def _first_that_serves(self, format_name: str | None, model: str | None) -> Upstream | None:
+        return next((u for u in self._plain if u.serves(format_name=format_name, model=model)), None)
 
 
 def platform_of(url: str) -> str:

@@ -15,7 +15,7 @@ endif
 export MODELS_DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check fix bench overspend compat tokenizers image clean
+.PHONY: help setup run test check audit fuzz fix bench overspend compat tokenizers image clean
 
 help: ## show this help
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -33,6 +33,13 @@ check: $(VENV)/.installed ## format, lint, types, architecture
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/test_architecture.py
+	@$(BIN)/python -m tests.audit
+
+audit: $(VENV)/.installed ## known vulnerabilities of what it runs with, where the advisories can be had
+	@$(BIN)/python -m tests.audit
+
+fuzz: setup ## hostile input for SECONDS (60) at every door that takes some; TARGET=name for one
+	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60) $(if $(TARGET),--target $(TARGET))
 
 fix: $(VENV)/.installed ## format, and repair what lint can
 	@$(BIN)/ruff check --fix .

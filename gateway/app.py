@@ -180,6 +180,7 @@ async def open_runtime(
     notes = OperatorNotes(holder)
 
     metrics = Metrics(most_models=settings.metrics.most_models, most_keys=settings.metrics.most_keys)
+    metrics.tell_config(settings.version, at=clock())
     webhook = _webhook(settings, client, metrics, clock)
 
     def open_upstreams(configured: Sequence[UpstreamSettings]) -> Upstreams:

@@ -72,6 +72,21 @@ class Metrics:
             "Configurations that a worker read while it runs, and that cannot be used.",
             registry=registry,
         )
+        self.config_usable = Gauge(
+            "tollgate_config_last_reload_successful",
+            "1 while every worker can use the configuration file as it stands, else 0.",
+            registry=registry, multiprocess_mode="livemin",
+        )  # fmt: skip
+        self._config_loaded = Gauge(
+            "tollgate_config_last_reload_success_timestamp_seconds",
+            "When the configuration was last read and could be used, by the worker that did so longest ago.",
+            registry=registry, multiprocess_mode="livemin",
+        )  # fmt: skip
+        self._config_hash = Gauge(
+            "tollgate_config_hash",
+            "The version of the configuration in force (see /health) as a number, worker by worker.",
+            registry=registry, multiprocess_mode="liveall",
+        )  # fmt: skip
         self.budget_notices = Counter(
             "tollgate_budget_notices", "Thresholds passed and budgets exhausted, once a window.", ("kind", "budget"),
             registry=registry,
@@ -88,6 +103,12 @@ class Metrics:
         self.active = Gauge(
             "tollgate_active_requests", "Requests being answered.", registry=registry, multiprocess_mode="livesum"
         )
+
+    def tell_config(self, version: str, *, at: float) -> None:
+        """Say that the configuration of this version was read at that time, and is in force."""
+        self.config_usable.set(1)
+        self._config_loaded.set(at)
+        self._config_hash.set(int(version, 16) if version else 0)
 
     def observe(self, exchange: Exchange, *, family: str, duration_s: float) -> None:
         """Count one finished request."""

@@ -11,7 +11,7 @@ from policies.model import Budget, Key, Limit
 
 _LIVE_SERVER_FIELDS = ("unmatched", "on_disconnect")
 _SECRET = {"api_key", "upstream_key", "digest", "headers", "webhook"}
-_NOT_THE_FILES = {"source", "_by_digest"}
+_NOT_THE_FILES = {"source", "version", "_by_digest"}
 _WRITTEN_AS = {
     "max_body_bytes": "max_body",
     "shutdown_timeout_s": "shutdown_timeout",

@@ -7,6 +7,7 @@ become YAML structure. ``$${`` stands for a literal ``${``.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ _INT = re.compile(r"[-+]?\d[\d_]{0,30}")
 _FLOAT = re.compile(r"[-+]?(\d[\d_]*)?\.\d+([eE][-+]?\d+)?|[-+]?\d[\d_]*[eE][-+]?\d+")
 _VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(:-((?:[^}\\]|\\.)*))?\}|\$\{")
 MAX_DEPTH = 500
+VERSION_DIGITS = 12
+"""So many are a number that metrics hold exactly, and enough to tell files apart."""
 _BRACKET = re.compile(r"[\[\]{}]")
 _INDENTED_TOO_DEEP = re.compile(rf"^[ ?-]{{{2 * MAX_DEPTH}}}", re.MULTILINE)
 _CONSTANTS: Mapping[str, Any] = {"": None, "~": None, "null": None, "true": True, "false": False}
@@ -37,9 +40,11 @@ _MERGE_TAG = _CORE_TAGS + "merge"
 @dataclass(slots=True)
 class Document:
     """One parsed file. `places` maps the route of a value to ``line:column`` of its key (list items: of
-    themselves), `values` to that of the value; `written` keeps scalars as they stand in the file, before expansion."""
+    themselves), `values` to that of the value; `written` keeps scalars as they stand in the file, before expansion.
+    `version` is how the file's sha256 begins."""
 
     name: str
+    version: str = ""
     data: Any = None
     places: dict[Route, str] = field(default_factory=dict)
     values: dict[Route, str] = field(default_factory=dict)
@@ -75,7 +80,9 @@ def read_document(path: Path, *, env: Mapping[str, str]) -> Document:
     """Read and parse a file; what goes wrong is collected in `Document.problems`, never raised."""
     document = Document(name=str(path))
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        content = path.read_bytes()
+        document.version = hashlib.sha256(content).hexdigest()[:VERSION_DIGITS]
+        text = content.decode("utf-8-sig")
     except FileNotFoundError:
         document.problems.append(
             Problem(str(path), "there is no such file", "write one or name another with --config or TOLLGATE_CONFIG")

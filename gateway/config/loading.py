@@ -43,7 +43,7 @@ def load(path: Path, *, env: Mapping[str, str], overrides: Mapping[str, Any]) ->
     if problems or document.problems:
         raise ConfigError(_merged(document, problems))
     try:
-        return build_settings(config, source=path)
+        return build_settings(config, source=path, version=document.version)
     except ValueError as error:  # a rule of the policy's own that the file's checks do not know
         raise ConfigError((Problem(f"{document.name}:1:1", str(error), "change the file"),)) from None
 

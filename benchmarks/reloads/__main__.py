@@ -44,7 +44,9 @@ def main() -> None:
                 Figure("bad files refused by /admin/reload", findings.refused_files, ""),
                 Figure("all workers on the new version, median", waits_s[len(waits_s) // 2], "s", GOAL_S),
                 Figure("all workers on the new version, slowest", waits_s[-1], "s", GOAL_S),
-                Figure("violations (failed requests, lost tokens, changes by bad files)", len(findings.violations), "", 0),
+                Figure(
+                    "violations (failed requests, lost tokens, changes by bad files)", len(findings.violations), "", 0
+                ),
             ),
         )
     )

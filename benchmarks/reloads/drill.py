@@ -95,7 +95,7 @@ class Drill:
         for number in range(1, self._scale.reloads + 1):
             way, how = next(ways), next(asked_for)
             text = self._text(number)
-            await way(self._file, text)
+            await asyncio.to_thread(way, self._file, text)
             since_s = time.monotonic()
             if how == "/admin/reload":
                 status, told = await self._admin("POST", "/admin/reload")
@@ -130,7 +130,7 @@ class Drill:
         in_force, bad = await self._config_hashes(), cycle(BAD)
         ways, failures = cycle(WAYS), await self._metric("tollgate_config_reload_failures_total")
         for number in range(self._scale.bad):
-            await next(ways)(self._file, next(bad) + f"# {number}\n")
+            await asyncio.to_thread(next(ways), self._file, next(bad) + f"# {number}\n")
             if number % 10 == 9:
                 self._gateway.send(signal.SIGHUP)
             else:
@@ -160,7 +160,7 @@ class Drill:
 
     async def _mend(self, number: int) -> None:
         text = self._text(number)
-        await WAYS[0](self._file, text)
+        await asyncio.to_thread(WAYS[0], self._file, text)
         await self._all_workers_have(version_of(text), time.monotonic(), "the good file after the bad ones")
         await self._in_force(number)
         for _ in range(2 * self._scale.workers):
@@ -186,7 +186,8 @@ class Drill:
             plan = {"case": number, "fate": "stream" if streamed else "whole", "output": 7 + number % 5}
             plan |= {"pieces": 4, "pause_ms": 15 + number % 40}
             body = {
-                "model": "gpt-4o", "stream": streamed, "max_tokens": 50, "metadata": {k: str(v) for k, v in plan.items()},
+                "model": "gpt-4o", "stream": streamed, "max_tokens": 50,
+                "metadata": {name: str(value) for name, value in plan.items()},
                 "messages": [{"role": "user", "content": "word " * (1 + number % 9)}],
             }  # fmt: skip
             headers = {"Authorization": f"Bearer {KEY}"} | ({"Connection": "close"} if number % 3 == 0 else {})
@@ -224,10 +225,14 @@ class Drill:
         """Each reload is told with what changed, each bad file with what is wrong, and nothing else went wrong."""
         lines = [json.loads(line) for line in self._log.read_text().splitlines() if line.startswith("{")]
         reloads = [line for line in lines if (line["logger"], line["event"]) == ("config", "config_reloaded")]
-        self.findings.expect(all(line["changes"] and line["version"] for line in reloads[:-1]), "a reload tells no diff")
+        self.findings.expect(
+            all(line["changes"] and line["version"] for line in reloads[:-1]), "a reload tells no diff"
+        )
         self.findings.expect(len(reloads) >= self._scale.workers * self._scale.reloads, f"{len(reloads)} reloads told")
         refused = [line for line in lines if line["event"] == "config_reload_failed"]
-        self.findings.expect(all(line["problems"] and line["level"] == "error" for line in refused), "no problem is told")
+        self.findings.expect(
+            all(line["problems"] and line["level"] == "error" for line in refused), "no problem is told"
+        )
         self.findings.expect(len(refused) >= self._scale.bad, f"{len(refused)} bad files told")
         loud = [
             line for line in lines
@@ -266,7 +271,9 @@ class Drill:
     async def _config_hashes(self) -> dict[str, float]:
         """The version that each worker, by its pid, has in force."""
         text = await self._metrics()
-        return {pid: float(value) for pid, value in re.findall(r'^tollgate_config_hash\{pid="(\d+)"\} (\S+)$', text, re.M)}
+        return {
+            pid: float(value) for pid, value in re.findall(r'^tollgate_config_hash\{pid="(\d+)"\} (\S+)$', text, re.M)
+        }
 
     async def _metric(self, name: str) -> float:
         found = re.search(rf"^{name} (\S+)$", await self._metrics(), re.M)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,36 +63,36 @@ def version_of(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:VERSION_DIGITS]
 
 
-async def renamed_over(path: Path, text: str) -> None:
+def renamed_over(path: Path, text: str) -> None:
     """As careful tools do it: written beside, then put in its place in one step."""
     beside = path.with_suffix(".new")
     beside.write_text(text)
     beside.replace(path)
 
 
-async def in_place(path: Path, text: str) -> None:
+def in_place(path: Path, text: str) -> None:
     """As an editor may do it."""
     path.write_text(text)
 
 
-async def in_two_halves(path: Path, text: str) -> None:
+def in_two_halves(path: Path, text: str) -> None:
     """The first half can be seen for a moment."""
     half = len(text) // 2
     with path.open("w") as file:
         file.write(text[:half])
         file.flush()
-        await asyncio.sleep(0.1)
+        time.sleep(0.1)
         file.write(text[half:])
 
 
-async def deleted_and_made_again(path: Path, text: str) -> None:
+def deleted_and_made_again(path: Path, text: str) -> None:
     """For a moment there is no file."""
     path.unlink()
-    await asyncio.sleep(0.1)
+    time.sleep(0.1)
     path.write_text(text)
 
 
-async def swapped_behind_a_link(path: Path, text: str) -> None:
+def swapped_behind_a_link(path: Path, text: str) -> None:
     """As Kubernetes does it with a ConfigMap: config.yaml -> ..data/config.yaml, and `..data` is swapped."""
     version = path.parent / f"..{version_of(text)}"
     version.mkdir(exist_ok=True)
@@ -106,7 +106,7 @@ async def swapped_behind_a_link(path: Path, text: str) -> None:
         link.replace(path)
 
 
-Way = Callable[[Path, str], Awaitable[None]]
+Way = Callable[[Path, str], None]
 WAYS: tuple[Way, ...] = (
     swapped_behind_a_link,
     swapped_behind_a_link,

@@ -14,6 +14,7 @@ from gateway.config.fields import (
     Digest,
     Duration,
     Fraction,
+    Host,
     Moment,
     Name,
     Network,
@@ -60,7 +61,7 @@ class TlsSection(Section):
 
 
 class ServerSection(Section):
-    host: str = option("0.0.0.0", "Address to listen on.", example="0.0.0.0")  # noqa: S104 - a sidecar serves its pod
+    host: Host = option("0.0.0.0", "Address to listen on.", example="0.0.0.0")  # noqa: S104 - a sidecar serves its pod
     port: Port = option(8000, "Port to listen on.", example="8000")
     workers: Workers = option(1, "Processes; `auto` is one per core.", example="auto")
     max_body: Size = option(32 * 2**20, "Largest request body, after decompression.", example="32MiB")

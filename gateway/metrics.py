@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from gateway.genai_metrics import GenAiMetrics
 
 if TYPE_CHECKING:
     from gateway.exchange import Exchange
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each counter, that nobody asks for
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -60,6 +62,13 @@ class Metrics:
             "tollgate_count_drift_tokens", "Reported minus counted input tokens.", ("upstream", "family"),
             buckets=_DRIFT_TOKENS, registry=registry,
         )  # fmt: skip
+        # A histogram of signed values has no sum in Prometheus's text: sums must never fall.
+        self._miscounted = Counter(
+            "tollgate_miscounted_tokens",
+            "Input tokens by which providers reported more, or less, than was counted.",
+            ("direction", "upstream", "family"),
+            registry=registry,
+        )
         self._refusals = Counter("tollgate_refusals", "Requests that a budget refused.", ("budget",), registry=registry)
         self._degraded = Counter(
             "tollgate_degraded_decisions", "Decisions made without the store.", ("mode",), registry=registry
@@ -135,6 +144,8 @@ class Metrics:
             self._tokens.labels("reasoning", usage.source, exchange.upstream, family).inc(usage.reasoning_tokens)
         if exchange.drift is not None:
             self._drift.labels(exchange.upstream, family).observe(exchange.drift)
+            self._miscounted.labels("more", exchange.upstream, family).inc(max(0, exchange.drift))
+            self._miscounted.labels("less", exchange.upstream, family).inc(max(0, -exchange.drift))
 
     def render(self) -> bytes:
         """The exposition text; of all workers when they share ``PROMETHEUS_MULTIPROC_DIR``."""

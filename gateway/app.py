@@ -181,7 +181,8 @@ async def open_runtime(
 
     metrics = Metrics(most_models=settings.metrics.most_models, most_keys=settings.metrics.most_keys)
     metrics.tell_config(settings.version, at=clock())
-    webhook = _webhook(settings, client, metrics, clock)
+    webhook = Webhook(client, metrics=metrics, clock=clock)
+    webhook.aim(settings.webhook)
 
     def open_upstreams(configured: Sequence[UpstreamSettings]) -> Upstreams:
         return Upstreams([_upstream(each, client, prompts, clock) for each in configured])
@@ -211,9 +212,8 @@ async def open_runtime(
         asyncio.create_task(_sweep(engine, clock)),
         asyncio.create_task(_follow(notes)),
         asyncio.create_task(_relearn(prompts, notes, engine)),
+        asyncio.create_task(webhook.run()),
     ]
-    if webhook is not None:
-        background.append(asyncio.create_task(webhook.run()))
     if reloader is not None:
         # A worker that replaces a dead one was forked from a process that read the file long ago.
         await reloader.try_reload("started")
@@ -221,8 +221,7 @@ async def open_runtime(
     try:
         yield
     finally:
-        if webhook is not None:
-            await webhook.finish()
+        await webhook.finish()
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
@@ -262,11 +261,6 @@ def open_offline(settings: Settings, *, clock: Callable[[], float] = time.time) 
     prompts = Counting(load_tokenizers(settings), DriftLearner(), known_overheads())
     client = HttpClient(limit_per_host=0, keepalive_s=UPSTREAM_KEEPALIVE_S)
     return prompts, Upstreams([_upstream(each, client, prompts, clock) for each in settings.upstreams])
-
-
-def _webhook(settings: Settings, client: HttpClient, metrics: Metrics, clock: Callable[[], float]) -> Webhook | None:
-    told = settings.webhook
-    return Webhook(client, url=told.url, secret=told.secret, metrics=metrics, clock=clock) if told else None
 
 
 def _upstream(

@@ -97,6 +97,8 @@ class Reloader:
         changes = changes_between(runtime.settings, read)
         if changes.applied or read.version != runtime.settings.version:  # a comment makes another version too
             self._holder.current = configured(runtime, applicable(runtime.settings, read), upstreams)
+        if read.webhook != runtime.settings.webhook:
+            runtime.notices.webhook.aim(read.webhook)
         runtime.metrics.tell_config(read.version, at=runtime.clock())
         if changes.applied or was_refused:
             runtime.metrics.config_reloads.inc()

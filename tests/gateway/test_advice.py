@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import pytest
 
 from gateway import cli
 from gateway.config import load_settings
 from gateway.config.advice import advise
+from gateway.config.document import read_document
 from gateway.config.problems import Problem
 from gateway.config.schema import json_schema
 from tests.conftest import MODELS_DIR, digest
@@ -212,6 +214,22 @@ def test_the_committed_schema_is_the_models_own() -> None:
     assert committed == json_schema(), "run: tollgate check --schema > docs/config.schema.json"
     first = (ROOT / "config.yaml").read_text().splitlines()[0]
     assert first == "# yaml-language-server: $schema=docs/config.schema.json"
+
+
+def told_by_an_editor(path: Path) -> list[str]:
+    """What the committed schema has against a file, as an editor would show it."""
+    schema = json.loads((ROOT / "docs/config.schema.json").read_text())
+    document = read_document(path, env={})
+    return [error.message for error in jsonschema_rs.validator_for(schema).iter_errors(document.data)]
+
+
+def test_editors_accept_the_shipped_file_and_name_its_mistakes(tmp_path: Path) -> None:
+    assert told_by_an_editor(ROOT / "config.yaml") == []
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        (ROOT / "config.yaml").read_text().replace("time_zone: UTC", "time_zone: 5").replace("port:", "prot:")
+    )
+    assert len(told_by_an_editor(path)) == 2
 
 
 def test_every_field_of_the_schema_is_described() -> None:

@@ -15,6 +15,7 @@ import pytest
 import swagger_ui_bundle
 
 from gateway.app import DIRECT_ENDPOINTS
+from gateway.endpoints.admission_answers import Facts
 from gateway.openapi.operations import OPERATIONS
 from tests.conftest import KEY, RunningGateway, StartGateway, config_for, digest
 
@@ -60,6 +61,32 @@ async def test_openapi_is_written_from_the_models_that_validate(start_gateway: S
         assert schemas[name].get("required", []) == [
             field for field, info in operation.body.model_fields.items() if info.is_required()
         ]
+
+
+async def test_openapi_has_an_example_of_every_body_and_a_meaning_of_every_parameter(
+    start_gateway: StartGateway,
+) -> None:
+    _, document = await described(start_gateway)
+    operations = [(f"{method} {path}", each) for path, methods in document["paths"].items()
+                  for method, each in methods.items()]  # fmt: skip
+    bodies = {name: each["requestBody"]["content"] for name, each in operations if "requestBody" in each}
+    assert len(bodies) > 10
+    assert not [name for name, content in bodies.items() for kind in content.values() if not kind.get("example")]
+    queries = [
+        (name, query) for name, each in operations for query in each.get("parameters", ()) if query["in"] == "query"
+    ]
+    assert not [name for name, query in queries if not query["description"]]
+    answer = {query["name"]: query["schema"] for name, query in queries if name == "post /v1/admissions/{id}/answer"}
+    assert answer.keys() == Facts.model_fields.keys()
+    assert answer["input_tokens"]["type"] == "integer"
+    assert answer["accuracy"]["enum"] == ["exact", "bounded", "estimate"]
+
+
+async def test_openapi_examples_are_accepted_by_the_models_that_validate(start_gateway: StartGateway) -> None:
+    await described(start_gateway)
+    for operation in OPERATIONS.values():
+        if operation.body is not None:
+            operation.body.model_validate(operation.example)
 
 
 async def test_openapi_has_every_reference_it_makes(start_gateway: StartGateway) -> None:

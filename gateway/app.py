@@ -319,7 +319,13 @@ async def _heed_hangups(reloader: Reloader) -> None:
 
 async def _relearn(prompts: Counting, notes: OperatorNotes, engine: BudgetEngine) -> None:
     try:
-        used = await relearn(prompts, await engine.store.latest(limit=LINES), notes.forgotten)
+        while True:
+            try:
+                lines = await engine.store.latest(limit=LINES)
+                break
+            except StoreLost:  # the sweeper says so, and finds it again
+                await asyncio.sleep(SWEEP_PERIOD_S)
+        used = await relearn(prompts, lines, notes.forgotten)
     except Exception:  # counts are right without it; they were better with it
         _log.exception("relearning_failed")
     else:

@@ -15,6 +15,7 @@ def _never_block_the_event_loop() -> None:
     """The loop here only drives another process: starting it and writing its file may block."""
 
 
+@pytest.mark.timeout(300)  # most of it on a busy machine is the tokenizer's loading
 async def test_reloads_under_load_fail_nothing_lose_nothing_and_reach_all_workers(tmp_path: Path) -> None:
     scale = Scale(callers=6, reloads=len(WAYS) + 2, bad=50)
     findings = await drill(scale, tmp_path)

@@ -127,11 +127,16 @@ async def busy(start_gateway: StartGateway, upstream: FakeUpstream, hook: FakeUp
 
 
 async def test_prometheus_scrapes_answers_every_panel_and_evaluates_every_rule(
-    start_gateway: StartGateway, upstream: FakeUpstream, hook: FakeUpstream, tmp_path: Path
+    start_gateway: StartGateway,
+    upstream: FakeUpstream,
+    hook: FakeUpstream,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     file = tmp_path / "config0.yaml"
     gateway = await busy(start_gateway, upstream, hook, file)
     lone = await without_store(start_gateway)
+    assert "Traceback" not in caplog.text  # that the store is lost is told in a sentence
     async with prometheus(tmp_path, gateway, lone) as server:
         scraped = f'count(count_over_time(up{{job="{JOB}"}}[1m]) > 3) == 2'
         await until(lambda: server.query(scraped), "both gateways were scraped several times")

@@ -142,7 +142,9 @@ async def open_runtime(
     notes = OperatorNotes(holder)
 
     metrics = Metrics(most_models=settings.metrics.most_models, most_keys=settings.metrics.most_keys)
-    webhook = _webhook(settings, client, metrics, clock)
+    metrics.tell_config(settings.version, at=clock())
+    webhook = Webhook(client, metrics=metrics, clock=clock)
+    webhook.aim(settings.webhook)
 
     def open_upstreams(configured: Sequence[UpstreamSettings]) -> Upstreams:
         return Upstreams([_upstream(each, client, prompts, clock) for each in configured])
@@ -176,9 +178,8 @@ async def open_runtime(
         asyncio.create_task(_sweep(engine, clock)),
         asyncio.create_task(_follow(notes)),
         asyncio.create_task(_relearn(prompts, notes, engine)),
+        asyncio.create_task(webhook.run()),
     ]
-    if webhook is not None:
-        background.append(asyncio.create_task(webhook.run()))
     if reloader is not None:
         # A worker that replaces a dead one was forked from a process that read the file long ago.
         await reloader.try_reload("started")
@@ -186,8 +187,7 @@ async def open_runtime(
     try:
         yield
     finally:
-        if webhook is not None:
-            await webhook.finish()
+        await webhook.finish()
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
@@ -228,11 +228,6 @@ def open_offline(settings: Settings, *, clock: Callable[[], float] = time.time) 
     prompts = Counting(load_tokenizers(settings), DriftLearner(), known_overheads())
     client = HttpClient(limit_per_host=0, keepalive_s=UPSTREAM_KEEPALIVE_S)
     return prompts, Upstreams([_upstream(each, client, prompts, clock) for each in settings.upstreams])
-
-
-def _webhook(settings: Settings, client: HttpClient, metrics: Metrics, clock: Callable[[], float]) -> Webhook | None:
-    told = settings.webhook
-    return Webhook(client, url=told.url, secret=told.secret, metrics=metrics, clock=clock) if told else None
 
 
 def _upstream(
@@ -291,7 +286,13 @@ async def _heed_hangups(reloader: Reloader) -> None:
 
 async def _relearn(prompts: Counting, notes: OperatorNotes, engine: BudgetEngine) -> None:
     try:
-        used = await relearn(prompts, await engine.store.latest(limit=LINES), notes.forgotten)
+        while True:
+            try:
+                lines = await engine.store.latest(limit=LINES)
+                break
+            except StoreLost:  # the sweeper says so, and finds it again
+                await asyncio.sleep(SWEEP_PERIOD_S)
+        used = await relearn(prompts, lines, notes.forgotten)
     except Exception:  # counts are right without it; they were better with it
         _log.exception("relearning_failed")
     else:

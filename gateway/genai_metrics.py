@@ -22,6 +22,7 @@ _Series = tuple[HistogramTally, HistogramTally, HistogramTally, HistogramTally]
 
 _TOKENS = tuple(4**power for power in range(14))
 _SECONDS = tuple(0.01 * 2**power for power in range(14))
+_OUTPUT_TOKEN_SECONDS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 _FIRST_TOKEN_SECONDS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 _LABELS = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "upstream")
 
@@ -75,8 +76,13 @@ class GenAiMetrics:
             "gen_ai_server_time_to_first_token_seconds", "Time from a request's head to the first byte of its answer.",
             _LABELS, buckets=_FIRST_TOKEN_SECONDS, registry=registry,
         )  # fmt: skip
+        self._output_token = Histogram(
+            "gen_ai_server_time_per_output_token_seconds",
+            "Time for each further token of a streamed answer, after its first byte.",
+            _LABELS, buckets=_OUTPUT_TOKEN_SECONDS, registry=registry,
+        )  # fmt: skip
         self._key_tokens = Counter(
-            "tollgate_key_tokens", "Tokens charged by key; only with `metrics.keys` in the configuration.",
+            "tollgate_key_tokens", "Tokens charged by key; only with `metrics.most_keys` in the configuration.",
             ("key_id", "kind"), registry=registry,
         )  # fmt: skip
 
@@ -94,19 +100,22 @@ class GenAiMetrics:
         if usage is None:
             if failed:  # else a provider's own count, which no model answers
                 # A name that no upstream has answered for takes no place among the known ones.
-                at = (*labels, OTHER, exchange.upstream, exchange.error or exchange.outcome)
+                at = (*labels, OTHER, exchange.upstream, _error_type(exchange))
                 self._duration.labels(*at).observe(duration_s)
             return
         known = (*labels, self._models.label(exchange.model), exchange.upstream)
         duration, first_token, input_tokens, output_tokens = self._series(known)
         if failed:
-            self._duration.labels(*known, exchange.error or exchange.outcome).observe(duration_s)
+            self._duration.labels(*known, _error_type(exchange)).observe(duration_s)
         else:
             duration.observe(duration_s)
         input_tokens.observe(usage.input_tokens)
         output_tokens.observe(usage.output_tokens)
         if exchange.relayed_bytes:
             first_token.observe(exchange.first_byte_s)
+            if exchange.stream and not failed and usage.output_tokens > 1:
+                further_s = duration_s - exchange.first_byte_s
+                self._output_token.labels(*known).observe(further_s / (usage.output_tokens - 1))
 
     def _series(self, labels: tuple[str, str, str, str]) -> _Series:
         """Duration without an error, first token, input and output of one set of labels, looked up once."""
@@ -125,6 +134,12 @@ class GenAiMetrics:
 def provider(format_name: str) -> str:
     """The conventions' name of the provider whose API a format is."""
     return next((name for start, name in _PROVIDERS if format_name.startswith(start)), format_name)
+
+
+def _error_type(exchange: Exchange) -> str:
+    """A word of ours: an error's code, or the outcome where what went wrong is told in a sentence."""
+    word = exchange.error or ""
+    return word if word.isidentifier() else exchange.outcome
 
 
 def _operation(format_name: str, path: str) -> str:

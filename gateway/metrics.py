@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from gateway.genai_metrics import GenAiMetrics
@@ -17,6 +17,8 @@ from gateway.tallies import CounterTally, HistogramTally, Tallies
 
 if TYPE_CHECKING:
     from gateway.exchange import Exchange
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each counter, that nobody asks for
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -66,6 +68,13 @@ class Metrics:
             "tollgate_count_drift_tokens", "Reported minus counted input tokens.", ("upstream", "family"),
             buckets=_DRIFT_TOKENS, registry=registry,
         )  # fmt: skip
+        # A histogram of signed values has no sum in Prometheus's text: sums must never fall.
+        self._miscounted = Counter(
+            "tollgate_miscounted_tokens",
+            "Input tokens by which providers reported more, or less, than was counted.",
+            ("direction", "upstream", "family"),
+            registry=registry,
+        )
         self._refusals = Counter("tollgate_refusals", "Requests that a budget refused.", ("budget",), registry=registry)
         self._degraded = Counter(
             "tollgate_degraded_decisions", "Decisions made without the store.", ("mode",), registry=registry
@@ -78,6 +87,21 @@ class Metrics:
             "Configurations that a worker read while it runs, and that cannot be used.",
             registry=registry,
         )
+        self.config_usable = Gauge(
+            "tollgate_config_last_reload_successful",
+            "1 while every worker can use the configuration file as it stands, else 0.",
+            registry=registry, multiprocess_mode="livemin",
+        )  # fmt: skip
+        self._config_loaded = Gauge(
+            "tollgate_config_last_reload_success_timestamp_seconds",
+            "When the configuration was last read and could be used, by the worker that did so longest ago.",
+            registry=registry, multiprocess_mode="livemin",
+        )  # fmt: skip
+        self._config_hash = Gauge(
+            "tollgate_config_hash",
+            "The version of the configuration in force (see /health) as a number, worker by worker.",
+            registry=registry, multiprocess_mode="liveall",
+        )  # fmt: skip
         self.budget_notices = Counter(
             "tollgate_budget_notices", "Thresholds passed and budgets exhausted, once a window.", ("kind", "budget"),
             registry=registry,
@@ -106,6 +130,12 @@ class Metrics:
         self.active = Gauge(
             "tollgate_active_requests", "Requests being answered.", registry=registry, multiprocess_mode="livesum"
         )
+
+    def tell_config(self, version: str, *, at: float) -> None:
+        """Say that the configuration of this version was read at that time, and is in force."""
+        self.config_usable.set(1)
+        self._config_loaded.set(at)
+        self._config_hash.set(int(version, 16) if version else 0)
 
     def observe(self, exchange: Exchange, *, family: str, duration_s: float) -> None:
         """Count one finished request."""
@@ -153,6 +183,9 @@ class Metrics:
             self._tokens.labels("reasoning", *charged).inc(usage.reasoning_tokens)
         if exchange.drift is not None:
             series[2].observe(exchange.drift)
+            if exchange.drift:
+                wrong = "more" if exchange.drift > 0 else "less"
+                self._miscounted.labels(wrong, exchange.upstream, family).inc(abs(exchange.drift))
 
     def render(self) -> bytes:
         """The exposition text; of all workers when they share ``PROMETHEUS_MULTIPROC_DIR``."""

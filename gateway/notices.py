@@ -72,9 +72,9 @@ class Notice:
 class Notices:
     """Finds out what to tell, tells it once a window; never waits."""
 
-    def __init__(self, metrics: Metrics, webhook: Webhook | None) -> None:
+    def __init__(self, metrics: Metrics, webhook: Webhook) -> None:
+        self.webhook = webhook
         self._metrics = metrics
-        self._webhook = webhook
         self._told: dict[Hashable, Hashable] = {}
 
     def heed(self, decision: Decision, policy: Policy, *, now: float) -> None:
@@ -102,8 +102,7 @@ class Notices:
         notice = Notice("evt_" + name, kind, now, threshold, status, message)
         self._metrics.budget_notices.labels(kind, status.budget).inc()
         _log.warning(kind, id=notice.id, message=message, **_facts(status), threshold=threshold)
-        if self._webhook is not None:
-            self._webhook.send(notice)
+        self.webhook.send(notice)
 
 
 def _window(status: BudgetStatus, now: float) -> Hashable:

@@ -95,22 +95,35 @@ class Reloader:
         was_refused = bool(self.problems)
         self.problems = ()
         changes = changes_between(runtime.settings, read)
-        if changes.applied:
+        if changes.applied or read.version != runtime.settings.version:  # a comment makes another version too
             self._holder.current = configured(runtime, applicable(runtime.settings, read), upstreams)
+        if read.webhook != runtime.settings.webhook:
+            runtime.notices.webhook.aim(read.webhook)
+        runtime.metrics.tell_config(read.version, at=runtime.clock())
         if changes.applied or was_refused:
             runtime.metrics.config_reloads.inc()
-            _log.info("config_reloaded", why=why, file=str(self._file), changes=list(changes.applied))
+            _log.info(
+                "config_reloaded",
+                why=why,
+                file=str(self._file),
+                version=read.version,
+                before=runtime.settings.version,
+                changes=list(changes.applied),
+            )
         if changes.needs_restart:
             _log.warning("config_needs_restart", file=str(self._file), changes=list(changes.needs_restart))
         return changes
 
     def _refuse(self, problems: tuple[Problem, ...], why: str) -> None:
         self.problems = problems
-        self._holder.current.metrics.config_failures.inc()
+        runtime = self._holder.current
+        runtime.metrics.config_failures.inc()
+        runtime.metrics.config_usable.set(0)
         _log.error(
             "config_reload_failed",
             why=why,
             file=str(self._file),
+            version=runtime.settings.version,
             problems=[str(problem) for problem in problems],
             in_force="the configuration from before",
         )

@@ -133,7 +133,8 @@ class WebhookSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything config.yaml says, after environment and command line."""
+    """Everything config.yaml says, after environment and command line. `version` is how the sha256 of the file it was
+    read from begins."""
 
     policy: Policy
     server: ServerSettings = ServerSettings()
@@ -144,3 +145,4 @@ class Settings:
     webhook: WebhookSettings | None = None
     admin: AdminSettings = AdminSettings()
     source: Path | None = None
+    version: str = ""

@@ -11,6 +11,7 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from gateway.http.client import HttpClient
     from gateway.metrics import Metrics
     from gateway.notices import Notice
+    from gateway.settings import WebhookSettings
 
 _log = structlog.get_logger("webhook")
 
@@ -39,32 +41,45 @@ _LAST_CALL_S = 3.0
 _ANSWER_BYTES = 65_536
 
 
+@dataclass(frozen=True, slots=True)
+class _Receiver:
+    origin: Origin
+    target: bytes
+    key: bytes
+
+
 class Webhook:
-    """Sends notices one after the other, in their order. `run` must be running."""
+    """Sends notices one after the other, in their order, to whom it is aimed at. `run` must be running."""
 
     def __init__(
         self,
         client: HttpClient,
         *,
-        url: str,
-        secret: str,
         metrics: Metrics,
         clock: Callable[[], float],
         first_wait_s: float = FIRST_WAIT_S,
         waiting_at_most: int = WAITING_AT_MOST,
     ) -> None:
         self._client = client
-        self._origin = Origin.from_url(url)
-        parts = urlsplit(url)
-        self._target = ((parts.path or "/") + (f"?{parts.query}" if parts.query else "")).encode()
-        self._secret = signing_key(secret)
+        self._receiver: _Receiver | None = None
         self._metrics = metrics
         self._clock = clock
         self._first_wait_s = first_wait_s
         self._waiting: asyncio.Queue[Notice] = asyncio.Queue(waiting_at_most)
 
+    def aim(self, receiver: WebhookSettings | None) -> None:
+        """Tell this receiver from now on, of what is waiting too; None: tell nobody."""
+        if receiver is None:
+            self._receiver = None
+            return
+        parts = urlsplit(receiver.url)
+        target = ((parts.path or "/") + (f"?{parts.query}" if parts.query else "")).encode()
+        self._receiver = _Receiver(Origin.from_url(receiver.url), target, signing_key(receiver.secret))
+
     def send(self, notice: Notice) -> None:
         """Queue a notice; a full queue drops it."""
+        if self._receiver is None:
+            return
         try:
             self._waiting.put_nowait(notice)
         except asyncio.QueueFull:
@@ -95,7 +110,10 @@ class Webhook:
         body = orjson.dumps(notice.as_json())
         wait_s = self._first_wait_s
         for number in range(1, TRIES + 1):
-            complaint = await self._attempt(notice, body)
+            receiver = self._receiver
+            if receiver is None:
+                return
+            complaint = await self._attempt(receiver, notice, body)
             if complaint is None:
                 self._count("delivered")
                 _log.debug("webhook_delivered", id=notice.id, tries=number)
@@ -107,20 +125,20 @@ class Webhook:
         self._count("failed")
         _log.error("webhook_notice_lost", id=notice.id, kind=notice.kind, tries=TRIES)
 
-    async def _attempt(self, notice: Notice, body: bytes) -> str | None:
+    async def _attempt(self, receiver: _Receiver, notice: Notice, body: bytes) -> str | None:
         """Try once; say what went wrong."""
         timestamp = str(int(self._clock()))
         try:
             answer = await self._client.request(
-                self._origin,
+                receiver.origin,
                 method="POST",
-                target=self._target,
+                target=receiver.target,
                 headers=[
                     (b"content-type", b"application/json"),
                     (b"user-agent", b"tollgate"),
                     (b"webhook-id", notice.id.encode()),
                     (b"webhook-timestamp", timestamp.encode()),
-                    (b"webhook-signature", sign(self._secret, notice.id, timestamp, body).encode()),
+                    (b"webhook-signature", sign(receiver.key, notice.id, timestamp, body).encode()),
                 ],
                 body=body,
                 total_timeout_s=_ATTEMPT_S,

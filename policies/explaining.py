@@ -41,8 +41,8 @@ class Holding:
 
     @property
     def fits(self) -> bool:
-        """Whether this limit by itself lets the request pass; a shadow budget always does."""
-        return self.status.mode == "shadow" or self.least <= self.status.remaining
+        """Whether the request fits by itself. A shadow budget refuses nothing, whether it does or not."""
+        return self.least <= self.status.remaining
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +68,18 @@ async def explain(engine: BudgetEngine, subject: Subject, estimate: Estimate, *,
     counters = plan.counters(calendar, moment)
     asked = demand(plan, estimate, counters, subject=subject, policy=policy, learned=hold)
     statuses = await engine.status(subject, now=now)
+    decision = await engine.preview(subject, estimate, now=now)
+    # A hold that shrinks to what remains is told as it would be made, not as it was wished for.
+    held = [charge.amount for charge in decision.reservation.charges] if decision.reservation is not None else None
+    amounts = held if held is not None and len(held) == len(asked.asks) else [ask.wanted for ask in asked.asks]
     return Explanation(
         meetings(policy, subject, estimate),
         tuple(
-            Holding(status, ask.counter.since, ask.wanted, ask.least)
-            for status, ask in zip(statuses, asked.asks, strict=True)
+            Holding(status, ask.counter.since, amount, ask.least)
+            for status, ask, amount in zip(statuses, asked.asks, amounts, strict=True)
         ),
         hold,
-        await engine.preview(subject, estimate, now=now),
+        decision,
     )
 
 

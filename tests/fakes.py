@@ -196,7 +196,8 @@ class FakeUpstream:
         self._queue.extend(scripts)
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, self.host, 0, limit=2**20)
+        """Listen; a second time on the same port."""
+        self._server = await asyncio.start_server(self._serve, self.host, self.port, limit=2**20)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

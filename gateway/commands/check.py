@@ -49,7 +49,8 @@ def check(file: str | None, *, schema: bool, strict: bool, as_json: bool) -> Non
     else:
         for warning in warnings:
             click.echo(f"{warning.place}: warning: {warning.what}; {warning.remedy}", err=True)
-        click.echo(f"{path}: right ({', '.join(f'{count} {name}' for name, count in counts.items())})")
+        told = ", ".join(f"{count} {name if count != 1 else name[:-1]}" for name, count in counts.items())
+        click.echo(f"{path}: right ({told})")
     if warnings and strict:
         sys.exit(1)
 

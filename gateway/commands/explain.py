@@ -17,6 +17,7 @@ from gateway.commands.stored import store_option, with_store
 from gateway.commands.tables import json_option, print_json, print_table
 
 if TYPE_CHECKING:
+    from gateway.errors import GatewayError
     from gateway.settings import Settings
     from policies.engine import BudgetEngine
     from policies.explaining import Explanation
@@ -41,6 +42,16 @@ class _Told:
     count: TokenCount | None
     estimate: Estimate
     explained: Explanation
+
+
+@dataclass(frozen=True, slots=True)
+class _Turned:
+    """A request that is turned away before any budget is asked."""
+
+    key_id: str
+    status: str
+    model: str
+    error: GatewayError
 
 
 @click.command()
@@ -73,7 +84,7 @@ def explain(
     asked = _Asked(key_id, model, request, path)
     in_memory = settings.store.url.startswith("memory:")
 
-    async def work(engine: BudgetEngine, now: float) -> _Told:
+    async def work(engine: BudgetEngine, now: float) -> _Told | _Turned:
         return await _explained(settings, asked, engine, now)
 
     if in_memory:
@@ -82,6 +93,9 @@ def explain(
         told = asyncio.run(operate(settings, work))
     else:
         told = with_store(settings, work, instead="GET /budgets")
+    if isinstance(told, _Turned):
+        _tell_turned(told, as_json=as_json)
+        sys.exit(1)
     answer = _answer(told)
     if as_json:
         print_json(_as_json(told, answer))
@@ -90,7 +104,7 @@ def explain(
     sys.exit(0 if answer["passes"] else 1)
 
 
-async def _explained(settings: Settings, asked: _Asked, engine: BudgetEngine, now: float) -> _Told:
+async def _explained(settings: Settings, asked: _Asked, engine: BudgetEngine, now: float) -> _Told | _Turned:
     from gateway.app import open_offline
     from gateway.callers import ANONYMOUS
     from gateway.config.problems import did_you_mean
@@ -130,12 +144,25 @@ async def _explained(settings: Settings, asked: _Asked, engine: BudgetEngine, no
     except Unavailable as error:
         raise Failure(error.message, exit_code=3) from None
     except GatewayError as error:
-        raise Failure(error.message) from None
+        return _Turned(key.id, key_status(key, now=now), model, error)
     finally:
         counting.close()
     subject = engine.policy.subject(key, model=name, upstream=upstream.name)
     explained = await explain_budgets(engine, subject, estimate, now=now)
     return _Told(key, key_status(key, now=now), subject, path, count, estimate, explained)
+
+
+def _tell_turned(told: _Turned, *, as_json: bool) -> None:
+    error = told.error
+    if as_json:
+        answer = {"passes": False, "status": error.status, "code": error.code, "message": error.message}
+        print_json(
+            {"key": told.key_id, "key_status": told.status, "model": told.model, "budgets": [], "answer": answer}
+        )
+        return
+    click.echo(f"key       {told.key_id} ({told.status})")
+    click.echo(f"request   {told.model}")
+    click.echo(f"answer    {error.status} {error.code}: {error.message}")
 
 
 def _answer(told: _Told) -> dict[str, Any]:
@@ -145,6 +172,9 @@ def _answer(told: _Told) -> dict[str, Any]:
     if told.status != "active":
         return {"passes": False, "status": 401, "code": "invalid_api_key", "message": f"The key is {told.status}."}
     refusal = told.explained.decision.refusal
+    if refusal is None and not told.explained.holdings:
+        words = f"forwarded to '{told.subject.upstream}'; no budget limits it"
+        return {"passes": True, "status": None, "code": None, "message": words}
     if refusal is None:
         return {"passes": True, "status": None, "code": None, "message": f"forwarded to '{told.subject.upstream}'"}
     error = error_for_refusal(refusal)
@@ -205,6 +235,7 @@ def _limits(told: _Told) -> list[dict[str, Any]]:
         {
             "budget": each.status.budget,
             "scope": each.status.scope,
+            "mode": each.status.mode,
             "unit": each.status.unit,
             "per": f"sliding {each.status.per}" if each.status.sliding else each.status.per,
             "since": write_time(each.since) if each.since else None,
@@ -233,7 +264,7 @@ def _print(told: _Told, answer: dict[str, Any], *, in_memory: bool) -> None:
         click.echo(f"counted   {count.input_tokens:,} tokens ({count.accuracy}{bound}; {count.encoding})")
         for note in count.notes:
             click.echo(f"          {note}")
-    if held is not None:
+    if held is not None and answer["passes"]:
         click.echo(f"held      {held.held_input:,} input + {held.held_output:,} output tokens")
     if told.explained.decision.output_cap is not None:
         click.echo(f"forwarded with an output cap of {told.explained.decision.output_cap:,}")
@@ -251,7 +282,9 @@ def _print(told: _Told, answer: dict[str, Any], *, in_memory: bool) -> None:
             rows, columns={"budget": "budget", "matches": "matches", "why": "why", "output": "output is held by"}
         )
     if limits := _limits(told):
-        print_table(limits, columns={name: name.replace("_", " ") for name in limits[0]})
+        for each in limits:
+            each["fits"] = {True: "yes", False: "no"}[each["fits"]] + (" (shadow)" if each["mode"] == "shadow" else "")
+        print_table(limits, columns={name: name.replace("_", " ") for name in limits[0] if name != "mode"})
     if in_memory:
         click.echo("The store is `memory:`: what a running gateway has used and held is not seen here.")
     for refusal in told.explained.decision.shadowed:

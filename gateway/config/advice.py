@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -35,6 +36,9 @@ _PART_OF = {
     "output_tokens": ("tokens", "output_tokens"),
 }
 
+_PLACEHOLDER = re.compile(r"(?:Bearer |Basic )?(\$[A-Za-z_]\w*|\$\([^)]*\)|{{[^}]*}}|%[A-Z_]+%|<[A-Za-z][\w -]*>)")
+"""How shells, templates and handbooks write what is to be put in."""
+
 Place = Callable[[Route], str]
 
 
@@ -43,13 +47,57 @@ def advise(path: Path, settings: Settings, *, env: Mapping[str, str]) -> tuple[P
     place = read_document(path, env=env).place
     policy = settings.policy
     return (
+        *_tls_files(settings, place),
         *_tokenizers(settings, place),
+        *_unexpanded(settings, place),
+        *_versions_twice(settings.upstreams, place),
         *_upstreams(settings.upstreams, place),
         *_uncovered_keys(policy, place),
         *_budgets_for_nobody(settings, place),
         *_unreachable_limits(policy.budgets, place),
         *_small_limits(policy, place),
     )
+
+
+def _tls_files(settings: Settings, place: Place) -> Iterator[Problem]:
+    tls = settings.server.tls
+    for field, file in (("cert", tls.cert), ("key", tls.key)) if tls is not None else ():
+        if not file.is_file():
+            yield Problem(
+                place(("server", "tls", field)),
+                f"there is no file `{file}`: a gateway on this machine would not start",
+                "put it there, or name another",
+            )
+
+
+def _unexpanded(settings: Settings, place: Place) -> Iterator[Problem]:
+    """Secrets that are another tool's placeholders, and would be sent as they stand."""
+    found: list[tuple[Route, str | None]] = []
+    for index, upstream in enumerate(settings.upstreams):
+        found.append((("upstreams", index, "api_key"), upstream.api_key))
+        found += [(("upstreams", index, "headers", name), text) for name, text in upstream.headers.items()]
+    found += [(("keys", index, "upstream_key"), key.upstream_key) for index, key in enumerate(settings.policy.keys)]
+    if settings.webhook is not None:
+        found.append((("webhook", "secret"), settings.webhook.secret))
+    for route, text in found:
+        if text and (placeholder := _PLACEHOLDER.fullmatch(text)):  # else a part of a real one might be shown
+            name = re.sub(r"env\.|Values\.|\W", "", placeholder[1]) or "NAME"
+            yield Problem(
+                place(route),
+                f"`{route[-1]}` holds `{placeholder[1]}`, which is sent as it stands",
+                f"write `${{{name}}}` to take it from the environment",
+            )
+
+
+def _versions_twice(upstreams: Sequence[UpstreamSettings], place: Place) -> Iterator[Problem]:
+    for index, upstream in enumerate(upstreams):
+        version = re.search(r"/v1(?:beta)?$", upstream.url)
+        if version is not None and not upstream.prefix:
+            yield Problem(
+                place(("upstreams", index, "url")),
+                f"paths are appended whole: {version[0]}/... asked for here is {version[0] * 2}/... there",
+                f"write `{upstream.url.removesuffix(version[0])}`",
+            )
 
 
 def _tokenizers(settings: Settings, place: Place) -> Iterator[Problem]:

@@ -27,7 +27,7 @@ from policies.policy import Policy
 _SECONDS_PER_DAY = 86_400
 
 
-def build_settings(config: ConfigFile, *, source: Path) -> Settings:
+def build_settings(config: ConfigFile, *, source: Path, version: str = "") -> Settings:
     """Build the settings of a checked file."""
     return Settings(
         policy=Policy(
@@ -68,6 +68,7 @@ def build_settings(config: ConfigFile, *, source: Path) -> Settings:
         webhook=WebhookSettings(url=config.webhook.url, secret=config.webhook.secret) if config.webhook else None,
         admin=AdminSettings(digest=config.admin.digest),
         source=source,
+        version=version,
     )
 
 

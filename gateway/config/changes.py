@@ -9,9 +9,9 @@ from typing import Any
 from gateway.settings import Settings
 from policies.model import Budget, Key, Limit
 
-_LIVE_SERVER_FIELDS = ("unmatched", "on_disconnect")
+_LIVE_SERVER_FIELDS = ("unmatched", "on_disconnect", "trusted_proxies")
 _SECRET = {"api_key", "upstream_key", "digest", "headers", "webhook"}
-_NOT_THE_FILES = {"source", "_by_digest"}
+_NOT_THE_FILES = {"source", "version", "_by_digest"}
 _WRITTEN_AS = {
     "max_body_bytes": "max_body",
     "shutdown_timeout_s": "shutdown_timeout",
@@ -46,7 +46,6 @@ def applicable(running: Settings, read: Settings) -> Settings:
         store=running.store,
         tokenizers=running.tokenizers,
         metrics=running.metrics,
-        webhook=running.webhook,
     )
 
 

@@ -7,6 +7,7 @@ become YAML structure. ``$${`` stands for a literal ``${``.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import Any
 import yaml
 
 from gateway.config.problems import Problem
+from gateway.config.syntax import broken, without_section
 
 Step = str | int
 Route = tuple[Step, ...]
@@ -28,6 +30,9 @@ _VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(:-((?:[^}\\]|\\.)*)
 MAX_DEPTH = 500
 MAX_VALUES = 200_000
 """Values that a file may hold once its aliases are followed: a few lines of aliases could stand for billions."""
+VERSION_DIGITS = 12
+"""So many are a number that metrics hold exactly, and enough to tell files apart."""
+_BROKEN_SECTIONS_AT_MOST = 20
 _BRACKET = re.compile(r"[\[\]{}]")
 _INDENTED_TOO_DEEP = re.compile(rf"^[ ?-]{{{2 * MAX_DEPTH}}}", re.MULTILINE)
 _CONSTANTS: Mapping[str, Any] = {"": None, "~": None, "null": None, "true": True, "false": False}
@@ -39,14 +44,17 @@ _MERGE_TAG = _CORE_TAGS + "merge"
 @dataclass(slots=True)
 class Document:
     """One parsed file. `places` maps the route of a value to ``line:column`` of its key (list items: of
-    themselves), `values` to that of the value; `written` keeps scalars as they stand in the file, before expansion."""
+    themselves), `values` to that of the value; `written` keeps scalars as they stand in the file, before expansion.
+    `version` is how the file's sha256 begins; `damaged` are sections that are not YAML and were left out."""
 
     name: str
+    version: str = ""
     data: Any = None
     places: dict[Route, str] = field(default_factory=dict)
     values: dict[Route, str] = field(default_factory=dict)
     written: dict[Route, str] = field(default_factory=dict)
     origins: dict[Route, str] = field(default_factory=dict)
+    damaged: set[str] = field(default_factory=set)
     problems: list[Problem] = field(default_factory=list)
 
     def place(self, route: Route, *, of_value: bool = True) -> str:
@@ -77,7 +85,9 @@ def read_document(path: Path, *, env: Mapping[str, str]) -> Document:
     """Read and parse a file; what goes wrong is collected in `Document.problems`, never raised."""
     document = Document(name=str(path))
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        content = path.read_bytes()
+        document.version = hashlib.sha256(content).hexdigest()[:VERSION_DIGITS]
+        text = content.decode("utf-8-sig")
     except FileNotFoundError:
         document.problems.append(
             Problem(str(path), "there is no such file", "write one or name another with --config or TOLLGATE_CONFIG")
@@ -109,36 +119,32 @@ class _Reader:
             problem = Problem(f"{self._document.name}:1:1", "it is nested too deeply to be read", "flatten it")
             self._document.problems.append(problem)
             return
-        try:
-            loader = _Loader(text)
-            try:
-                node = loader.get_single_node()
-            finally:
-                loader.dispose()
-        except yaml.MarkedYAMLError as error:
-            self._refuse_syntax(error, text)
-            return
-        except yaml.YAMLError as error:
-            what = "a character that YAML does not allow" if isinstance(error, yaml.reader.ReaderError) else str(error)
-            self._document.problems.append(Problem(f"{self._document.name}:1:1", what, "remove control characters"))
-            return
+        node = self._node(text)
         if node is not None:
             data = self._value(node, ())
             self._document.data = data if self._left > 0 else None  # half a file is no file
 
-    def _refuse_syntax(self, error: yaml.MarkedYAMLError, text: str) -> None:
-        mark = error.problem_mark or error.context_mark
-        line, column = (mark.line, mark.column) if mark else (0, 0)
-        what = f"this is not YAML: {str(error.problem or error.context).removeprefix('but ')}"
-        if str(error.context).startswith("while") and error.context_mark and error.context_mark.line != line:
-            what += f" {error.context} that begins on line {error.context_mark.line + 1}"
-        remedy = "check indentation, quotes and brackets on this line and the one before"
-        lines = text.splitlines()
-        if line < len(lines) and "\t" in lines[line][: column + 1]:
-            remedy = "indent with spaces, not tabs"
-        elif "another document" in what:
-            remedy = "remove the `---` between documents: one file holds one configuration"
-        self._document.problems.append(Problem(f"{self._document.name}:{line + 1}:{column + 1}", what, remedy))
+    def _node(self, text: str) -> Any:
+        """Parse; sections that are not YAML are told of and left out, so that the others' mistakes are found too."""
+        for _ in range(_BROKEN_SECTIONS_AT_MOST):
+            loader = _Loader(text)
+            try:
+                return loader.get_single_node()
+            except yaml.MarkedYAMLError as error:
+                found = broken(error, text, name=self._document.name)
+                self._document.problems.append(found.problem)
+                if (rest := without_section(text, found.line)) is None:
+                    return None
+                text, section = rest
+                self._document.damaged.add(section)
+            except yaml.YAMLError as error:
+                sign = isinstance(error, yaml.reader.ReaderError)
+                what = "a character that YAML does not allow" if sign else str(error)
+                self._document.problems.append(Problem(f"{self._document.name}:1:1", what, "remove control characters"))
+                return None
+            finally:
+                loader.dispose()
+        return None
 
     def _value(self, node: Any, route: Route) -> Any:
         self._left -= 1
@@ -177,6 +183,10 @@ class _Reader:
                     value = self._value(source, route)
                     if isinstance(value, dict):
                         merged = {**value, **merged}
+                    else:
+                        place = f"{self._document.name}:{_mark(source)}"
+                        problem = Problem(place, "`<<` takes over fields, and this has none", "write `<<: *name`")
+                        self._document.problems.append(problem)
                 self._document.values[route] = _mark(node)
                 continue
             if not isinstance(key_node, yaml.ScalarNode):

@@ -12,8 +12,10 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from gateway.config import intended
 from gateway.config.names import NAME_PATTERN, is_name
 from gateway.config.quantities import parse_amount, parse_duration, parse_fraction, parse_size
+from gateway.http.origin import Origin
 
 
 def mistake(what: str, remedy: str) -> PydanticCustomError:
@@ -28,13 +30,21 @@ def option(default: Any, description: str, *, example: str, factory: Callable[[]
     return Field(default, description=description, examples=[example])
 
 
-def _reading(parse: Callable[[Any], Any], kind: str, remedy: str) -> BeforeValidator:
+def _meant(intended: Callable[[str], str | None], value: Any, remedy: str) -> str:
+    """The remedy, with what was likely meant before it."""
+    guess = intended(str(value)) if isinstance(value, (str, int, float)) else None
+    return f"did you mean `{guess}`?" if guess else remedy
+
+
+def _reading(
+    parse: Callable[[Any], Any], kind: str, remedy: str, intended: Callable[[str], str | None]
+) -> BeforeValidator:
     def read(value: Any) -> Any:
         if isinstance(value, (str, int, float)) and not isinstance(value, bool):
             try:
                 return parse(value)
             except ValueError as error:
-                raise mistake(str(error), remedy) from None
+                raise mistake(str(error), _meant(intended, value, remedy)) from None
         raise mistake(f"is not {kind}", remedy)
 
     return BeforeValidator(read)
@@ -48,23 +58,23 @@ _TEXT_OR_NUMBER: Any = ["string", "number"]
 
 Amount = Annotated[
     int,
-    _reading(parse_amount, "an amount", "write a whole number such as `100000`, `100k` or `2.5M`"),
+    _reading(parse_amount, "an amount", "write a whole number such as `100000`, `100k` or `2.5M`", intended.amount),
     Field(ge=0),
     WithJsonSchema({"type": _TEXT_OR_NUMBER, "pattern": r"^\d[\d_]*(\.\d+)?\s*[kKmMbBtT]?$", "minimum": 0}),
 ]
 Duration = Annotated[
     float,
-    _reading(parse_duration, "a duration", "write `30s`, `15m`, `2h` or `7d`"),
+    _reading(parse_duration, "a duration", "write `30s`, `15m`, `2h` or `7d`", intended.duration),
     _schema("string", r"^\s*(\d[\d_]*(\.\d+)?\s*(ms|s|m|h|d|w)\s*)+$"),
 ]
 Size = Annotated[
     int,
-    _reading(parse_size, "a size", "write `512KiB`, `32MiB` or `1GiB`"),
+    _reading(parse_size, "a size", "write `512KiB`, `32MiB` or `1GiB`", intended.size),
     _schema("string", r"^\d[\d_]*(\.\d+)?\s*[kKmMgG]?i?[bB]$"),
 ]
 Fraction = Annotated[
     float,
-    _reading(parse_fraction, "a percentage", "write `80%` or `0.8`"),
+    _reading(parse_fraction, "a percentage", "write `80%` or `0.8`", intended.fraction),
     WithJsonSchema({"type": _TEXT_OR_NUMBER, "pattern": r"^\d[\d_]*(\.\d+)?\s*%$"}),
 ]
 
@@ -90,7 +100,12 @@ DIGEST_REMEDY = 'run `tollgate keys digest`, give it the key, and write `digest:
 def _digest(value: Any) -> Any:
     if isinstance(value, str) and _DIGEST.fullmatch(value):
         return value.lower()
-    raise mistake("is not `sha256:` and 64 hexadecimal digits", DIGEST_REMEDY)
+    what = "is not `sha256:` and 64 hexadecimal digits"
+    if isinstance(value, str) and re.fullmatch(r"[0-9a-fA-F]{64}", value):
+        raise mistake(what, "write `sha256:` before it")
+    if isinstance(value, str) and _DIGEST.fullmatch(value.lower()):
+        raise mistake(what, "write `sha256:` in small letters")
+    raise mistake(what, DIGEST_REMEDY)
 
 
 Digest = Annotated[str, BeforeValidator(_digest), _schema("string", "^sha256:[0-9a-fA-F]{64}$")]
@@ -101,7 +116,8 @@ def _name(value: Any) -> Any:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         raise mistake("is a number, not text", "put it in quotes")
-    raise mistake("is not a name", "write up to 128 letters, digits and `. _ - + @`, beginning with a letter or digit")
+    remedy = "write up to 128 letters, digits and `. _ - + @`, beginning with a letter or digit"
+    raise mistake("is not a name", _meant(intended.name, value, remedy))
 
 
 Name = Annotated[str, BeforeValidator(_name), _schema("string", f"^{NAME_PATTERN}$")]
@@ -111,7 +127,8 @@ def _zone(value: Any) -> Any:
     try:
         zoneinfo.ZoneInfo(value)
     except (ValueError, TypeError, OSError, zoneinfo.ZoneInfoNotFoundError):
-        raise mistake("is not a time zone", "write an IANA name such as `UTC` or `Europe/Berlin`") from None
+        remedy = "write an IANA name such as `UTC` or `Europe/Berlin`"
+        raise mistake("is not a time zone", _meant(intended.time_zone, value, remedy)) from None
     return value
 
 
@@ -133,7 +150,8 @@ def _network(value: Any) -> Any:
     try:
         return str(ipaddress.ip_network(value))
     except (ValueError, TypeError):
-        raise mistake("is not a network", "write a CIDR block such as `10.0.0.0/8`") from None
+        remedy = "write a CIDR block such as `10.0.0.0/8`"
+        raise mistake("is not a network", _meant(intended.network, value, remedy)) from None
 
 
 Network = Annotated[str, BeforeValidator(_network), _schema("string")]
@@ -146,6 +164,16 @@ def _workers(value: Any) -> Any:
         return int(value)
     raise mistake("is not a number of processes", "write `1`, a larger number, or `auto` for one per core")
 
+
+def _host(value: Any) -> Any:
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9._:%-]+", value):
+        return value
+    if not isinstance(value, str) or not value:
+        return value  # that it is no text, or empty, is said of every field alike
+    raise mistake("is not an address", _meant(intended.host, value, "write `0.0.0.0`, `127.0.0.1` or `::`"))
+
+
+Host = Annotated[str, BeforeValidator(_host), _schema("string", "^[A-Za-z0-9._:%-]+$")]
 
 Workers = Annotated[
     int, BeforeValidator(_workers), WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "auto"}]})
@@ -185,10 +213,8 @@ _STORE = re.compile(
 def _store_url(value: Any) -> Any:
     if isinstance(value, str) and _STORE.fullmatch(value):
         return value
-    raise mistake(
-        "is not a store",
-        "write `sqlite:///tollgate.db`, `redis://host:6379/0`, `rediss://...` or `memory:`",
-    )
+    remedy = "write `sqlite:///tollgate.db`, `redis://host:6379/0`, `rediss://...` or `memory:`"
+    raise mistake("is not a store", _meant(intended.store_url, value, remedy))
 
 
 StoreUrl = Annotated[str, BeforeValidator(_store_url), _schema("string")]
@@ -196,8 +222,18 @@ StoreUrl = Annotated[str, BeforeValidator(_store_url), _schema("string")]
 
 def _upstream_url(value: Any) -> Any:
     if isinstance(value, str) and (value == "echo:" or re.fullmatch(r"https?://[^\s/?#]+[^\s?#]*", value)):
-        return value
-    raise mistake("is not an upstream", "write `https://host` (and a path if the API has one), or `echo:`")
+        try:
+            return value if value == "echo:" else _reachable(value)
+        except ValueError as error:
+            why = str(error).rpartition("': ")[2]
+            raise mistake(f"is not an upstream ({why})", "write `https://host` or `https://host:8443`") from None
+    remedy = "write `https://host` (and a path if the API has one), or `echo:`"
+    raise mistake("is not an upstream", _meant(intended.upstream_url, value, remedy))
+
+
+def _reachable(url: str) -> str:
+    Origin.from_url(url)
+    return url
 
 
 UpstreamUrl = Annotated[str, BeforeValidator(_upstream_url), _schema("string", r"^(echo:|https?://.+)$")]

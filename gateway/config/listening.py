@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from gateway.config.fields import Amount, Duration, Network, Size, Workers, option
+from gateway.config.fields import Amount, Duration, Host, Network, Size, Workers, option
 
 
 def _upper(value: object) -> object:
@@ -29,7 +29,7 @@ class TlsSection(BaseModel):
 class ServerSection(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    host: str = option("0.0.0.0", "Address to listen on.", example="0.0.0.0")  # noqa: S104 - a sidecar serves its pod
+    host: Host = option("0.0.0.0", "Address to listen on.", example="0.0.0.0")  # noqa: S104 - a sidecar serves its pod
     port: Port = option(8000, "Port to listen on.", example="8000")
     workers: Workers = option(1, "Processes; `auto` is one per core.", example="auto")
     max_body: Size = option(32 * 2**20, "Largest request body, after decompression.", example="32MiB")

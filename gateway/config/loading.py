@@ -35,7 +35,7 @@ def load(path: Path, *, env: Mapping[str, str], overrides: Mapping[str, Any]) ->
     document.data = {name: value for name, value in document.data.items() if not name.startswith(EXTENSION)}
     apply_sources(document, env=env, overrides=overrides)
     document.data = _without_empty_sections(document.data)
-    problems = check_rules(document)
+    problems = [] if document.damaged else check_rules(document)
     try:
         config = ConfigFile.model_validate(document.data)
     except ValidationError as error:
@@ -43,7 +43,7 @@ def load(path: Path, *, env: Mapping[str, str], overrides: Mapping[str, Any]) ->
     if problems or document.problems:
         raise ConfigError(_merged(document, problems))
     try:
-        return build_settings(config, source=path)
+        return build_settings(config, source=path, version=document.version)
     except ValueError as error:  # a rule of the policy's own that the file's checks do not know
         raise ConfigError((Problem(f"{document.name}:1:1", str(error), "change the file"),)) from None
 

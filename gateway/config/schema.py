@@ -240,7 +240,9 @@ class BudgetSection(Section):
     models: ModelsSection = option(
         None, "Models its callers may and may not use.", example='{deny: ["*-preview"]}', factory=ModelsSection
     )
-    warn_at: tuple[Fraction, ...] = option((), "Shares of a limit that are logged when reached.", example="[80%]")
+    warn_at: tuple[Fraction, ...] = option(
+        (), "Shares of a limit that are told of when reached, once a window: log, metrics, webhook.", example="[80%]"
+    )
     weights: WeightsSection = option(
         None, "What tokens cost, for budgets in cost units.", example="{output: 4, cached: 0.1}", factory=WeightsSection
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -15,8 +16,10 @@ from gateway.config.fields import DIGEST_REMEDY
 from gateway.config.problems import Problem, did_you_mean
 from gateway.config.schema import ConfigFile
 
-_SECRET_FIELDS = {"api_key", "upstream_key", "digest", "key", "headers", "secret", "webhook"}
+_SECRET_FIELDS = {"api_key", "upstream_key", "digest", "key", "headers", "secret", "webhook", "admin"}
 """What stands in these is not shown: a webhook's address often is its own credential."""
+_LOOKS_SECRET = re.compile(r"@|\b(?:sk-|whsec_)")
+_NO_SPACE = re.compile(r"([A-Za-z_][\w-]*):([^\s/]\S*)")
 _KINDS = {
     "string_type": "is not text",
     "int_type": "is not a whole number",
@@ -51,6 +54,8 @@ def _word(detail: ErrorDetails, document: Document) -> Problem | None:
     if kind == "extra_forbidden":
         return _unknown(route, document)
     if kind == "missing":
+        if len(route) == 1 and name in document.damaged:
+            return None
         if name == "digest" and "key" in detail["input"]:
             return None  # the plain key is the mistake
         owner = _owner(route[:-1])
@@ -70,40 +75,76 @@ def _word(detail: ErrorDetails, document: Document) -> Problem | None:
         return Problem(place, f"{shown} is {word} {bound}", f"write `{_example(name, field)}`")
     what = _KINDS.get(kind, detail["msg"].lower())
     remedy = f"write `{_example(name, field)}`"
-    if kind == "string_type" and isinstance(detail["input"], (int, float, bool)):
-        remedy = f'put it in quotes: `"{document.written.get(route, detail["input"])}"`'
+    written = str(document.written.get(route, detail["input"]))
+    if kind in ("string_type", "tuple_type") and isinstance(detail["input"], (int, float)) and field is None:
+        what, remedy = "is not text", f'put it in quotes: `"{written}"`'
+    elif kind == "string_type" and isinstance(detail["input"], (int, float, bool)):
+        remedy = f'put it in quotes: `"{written}"`'
+    elif kind == "model_type" and (lacks_space := _NO_SPACE.fullmatch(written)) and not _LOOKS_SECRET.search(written):
+        remedy = f"write a space after the colon: `{lacks_space[1]}: {lacks_space[2]}`"
     elif kind == "bool_parsing" or kind == "bool_type":
         remedy = "write `true` or `false`"
     elif detail["input"] is None:
         what = "is empty"
         remedy = f"write `{_example(name, field)}`, or remove the line"
+        if field is None:
+            remedy = "write a value after the colon, or remove the line"
     return Problem(place, f"{shown} {what}", remedy)
 
 
 def _unknown(route: Route, document: Document) -> Problem:
     name = str(route[-1])
     place = document.place(route, of_value=False)
-    if name == "key" and route[0] == "keys":
+    if name == "key" and route[0] in ("keys", "admin"):
         return Problem(
             place, "`key` would put a plain key into this file, where only its digest may stand", DIGEST_REMEDY
         )
     model = _model(route[:-1])
     known = list(model.model_fields) if model else []
+    if (belongs := _home(name, model)) is not None:
+        return Problem(place, f"there is no field `{name}` {_inside(route)}", belongs)
     where = f" in {_owner(route[:-1])}" if len(route) > 1 else ""
     return Problem(place, f"there is no field `{name}`{where}", did_you_mean(name, known))
 
 
+def _inside(route: Route) -> str:
+    return f"in {_owner(route[:-1])}" if len(route) > 1 else "at the top of the file"
+
+
+def _home(name: str, model: type[BaseModel] | None) -> str | None:
+    """Where a field belongs that is one of a section inside this one, or of the file; None where that is not clear."""
+    if model is None:
+        return None
+    inner = [
+        section
+        for section, field in model.model_fields.items()
+        if (found := _model_inside(field.annotation)) is not None and name in found.model_fields
+    ]
+    if len(inner) == 1:
+        many = typing.get_origin(model.model_fields[inner[0]].annotation) is tuple
+        return f"it belongs in {'an item of ' if many else ''}`{inner[0]}`"
+    if model is not ConfigFile and not inner and name in ConfigFile.model_fields:
+        return "it belongs to the top of the file, with no space before it"
+    return None
+
+
 def _nearest(value: Any, expected: str) -> str:
     known = [each.strip("` ") for each in expected.split(",")]
-    return did_you_mean(value, known) if isinstance(value, str) else "write one of " + expected
+    remedy = did_you_mean(value, known) if isinstance(value, str) else ""
+    return remedy if remedy.startswith("did you mean") else "write one of " + expected
 
 
 def _shown(route: Route, name: str, document: Document) -> str:
     written = document.written.get(route)
     if route and isinstance(route[-1], int):
-        whole = written is None or any(step in _SECRET_FIELDS for step in route)
+        whole = written is None or _LOOKS_SECRET.search(written) or any(step in _SECRET_FIELDS for step in route)
         return f"an item of `{name}`" if whole else f"`{written}` in `{name}`"
-    if not written or len(written) > 60 or "@" in written or any(step in _SECRET_FIELDS for step in route):
+    if (
+        not written
+        or len(written) > 60
+        or _LOOKS_SECRET.search(written)
+        or any(step in _SECRET_FIELDS for step in route)
+    ):
         return f"`{name}`"
     return f"`{name}: {written}`"
 

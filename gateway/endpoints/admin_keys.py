@@ -6,10 +6,10 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from aiohttp import web
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictStr, WithJsonSchema
 
 from gateway.audit import audit
-from gateway.config.names import is_name
+from gateway.config.names import NAME_PATTERN, is_name
 from gateway.describing import audited_key, describe_key
 from gateway.endpoints.answers import answer, read_as, read_json
 from gateway.errors import BadRequest, GatewayError, NotFound
@@ -30,7 +30,9 @@ def _checked_name(text: str) -> str:
     return text
 
 
-Name = Annotated[StrictStr, AfterValidator(_checked_name)]
+Name = Annotated[
+    StrictStr, AfterValidator(_checked_name), WithJsonSchema({"type": "string", "pattern": f"^{NAME_PATTERN}$"})
+]
 Tags = dict[Name, Annotated[StrictStr, Field(max_length=256)]]
 
 

@@ -29,11 +29,13 @@ class Facts(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    format: str = UNMATCHED
-    input_tokens: Annotated[int, Field(ge=0, le=10**12)] | None = None
-    accuracy: Accuracy = Accuracy.ESTIMATE
-    stream: bool = False
-    status: Annotated[int, Field(ge=100, le=599)] = 200
+    format: str = Field(UNMATCHED, description="As the admission's `answer_to` says, like the three below.")
+    input_tokens: Annotated[int, Field(ge=0, le=10**12)] | None = Field(None, description="What was counted.")
+    accuracy: Accuracy = Field(Accuracy.ESTIMATE, description="How exact that is.")
+    stream: bool = Field(False, description="Whether the answer was asked for as a stream.")
+    status: Annotated[int, Field(ge=100, le=599)] = Field(
+        200, description="The provider's status where it is not 200; the caller's to add."
+    )
 
 
 async def take_answer(request: web.Request) -> web.Response:

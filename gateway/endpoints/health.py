@@ -49,6 +49,7 @@ async def health(request: web.Request) -> web.Response:
             },
             "config": {
                 "status": "degraded" if problems else "ok",
+                "version": runtime.settings.version or None,
                 "problems": [str(problem) for problem in problems],
                 "file": str(source) if source is not None else None,
                 "keys": len(runtime.policy.keys),

@@ -124,7 +124,9 @@ class TokenizerHealth(BaseModel):
 class ConfigHealth(BaseModel):
     """The configuration in force."""
 
-    status: str
+    status: Literal["ok", "degraded"]
+    version: str | None = Field(description="How the sha256 of the file in force begins; the same in every worker.")
+    problems: list[str] = Field(description="Why the file as it stands cannot be used; the one before is in force.")
     file: str | None
     keys: int = Field(ge=0)
     budgets: int = Field(ge=0)

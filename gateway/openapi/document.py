@@ -19,6 +19,8 @@ DESCRIPTION = """\
 Tollgate's own endpoints: counting, budgets, admissions, administration.
 
 Requests to providers' APIs (`/v1/chat/completions`, `/v1/messages`, ...) are forwarded and described by the providers.
+Other proxies ask at `/v1/ext_authz/...` (Envoy) and `/v1/auth_request/...` (nginx), with the path and method of the
+request that they are about to forward.
 """
 
 _REASONS = {
@@ -86,9 +88,11 @@ def _describe_operation(method: str, path: str, operation: Operation, schemas: S
         for name in re.findall(r"{(\w+)}", path)
     ]
     parameters += [
-        {"name": name, "in": "query", "description": meaning, "schema": {"type": "string"}}
-        for name, meaning in operation.query
+        {"name": name, "in": "query", "description": meaning, "schema": {"type": "string"}, "example": shown}
+        for name, meaning, shown in operation.query
     ]
+    if operation.parameters is not None:
+        parameters += _read_as(operation.parameters)
     if parameters:
         described["parameters"] = parameters
     if operation.body is not None:
@@ -99,8 +103,26 @@ def _describe_operation(method: str, path: str, operation: Operation, schemas: S
             "required": operation.body_required,
             "content": {"application/json": content},
         }
+    elif operation.media:
+        media = {kind: {"schema": {}, "example": example} for kind, example in operation.media.items()}
+        described["requestBody"] = {"required": False, "content": media}
     if operation.caller != "anyone":
         described["security"] = _SECURITY[operation.caller]
+    return described
+
+
+def _read_as(model: type[BaseModel]) -> list[dict[str, Any]]:
+    """The query parameters that a model is read from."""
+    schema = model.model_json_schema(mode="validation")
+    definitions = schema.get("$defs", {})
+    described = []
+    for name, field in schema["properties"].items():
+        inner = definitions.get(field.get("$ref", "").rpartition("/")[2], {})
+        kinds = [each for each in field.get("anyOf", ()) if each.get("type") != "null"]
+        wanted = {**inner, **(kinds[0] if kinds else {}), **field}
+        meaning = wanted.pop("description", "")
+        schema_of = {key: value for key, value in wanted.items() if key not in ("$ref", "anyOf", "title", "default")}
+        described.append({"name": name, "in": "query", "description": meaning, "schema": schema_of})
     return described
 
 

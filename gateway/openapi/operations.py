@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -12,6 +12,7 @@ from gateway.endpoints.admin_budgets import CounterRequest, TopUpRequest
 from gateway.endpoints.admin_holds import ReleaseRequest
 from gateway.endpoints.admin_keys import CreateRequest, ExpireRequest, TagsRequest
 from gateway.endpoints.admin_reports import ForgetRequest
+from gateway.endpoints.admission_answers import Facts
 from gateway.endpoints.admissions import AdmissionRequest, SettleRequest
 from gateway.endpoints.counting import BatchCalculateRequest, CalculateRequest
 from gateway.openapi import admissions
@@ -25,8 +26,9 @@ class Operation:
     """One method of one path.
 
     `answers` maps a status to its model, or to a media type where the answer is no JSON. `errors` are statuses with
-    an `ErrorAnswer`, besides those that follow from the caller and the body. `query` maps parameters to meanings,
-    `example` is a body, `path_example` what stands for the path's parameter.
+    an `ErrorAnswer`, besides those that follow from the caller and the body. `query` names parameters, what they mean
+    and an example; `parameters` is the model that they are read as, where there is one. `example` is a body, `media` an
+    example of a body that is read as it comes, by media type; `path_example` stands for the path's parameter.
     """
 
     summary: str
@@ -35,8 +37,10 @@ class Operation:
     body: type[BaseModel] | None = None
     body_required: bool = True
     errors: tuple[int, ...] = ()
-    query: tuple[tuple[str, str], ...] = ()
+    query: tuple[tuple[str, str, str], ...] = ()
+    parameters: type[BaseModel] | None = None
     example: Mapping[str, Any] | None = None
+    media: Mapping[str, Any] = field(default_factory=dict)
     path_example: str | None = None
 
     @property
@@ -60,7 +64,7 @@ def _admin(
     body: type[BaseModel] | None = None,
     body_required: bool = True,
     errors: tuple[int, ...] = (),
-    query: tuple[tuple[str, str], ...] = (),
+    query: tuple[tuple[str, str, str], ...] = (),
     example: Mapping[str, Any] | None = None,
     path_example: str | None = None,
 ) -> Operation:
@@ -123,13 +127,11 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "Settle by the provider's answer, sent here as it came (JSON or an event stream, whole or cut short)",
         {200: admissions.AdmissionAnswered},
         errors=(400, 401, 404, 413, 503),
-        query=(
-            ("format", "As the admission's `answer_to` says, like the parameters below."),
-            ("input_tokens", "What was counted."),
-            ("accuracy", "How exact that is."),
-            ("stream", "Whether the answer was asked for as a stream."),
-            ("status", "The provider's status where it is not 200; the caller's to add."),
-        ),
+        parameters=Facts,
+        media={
+            "application/json": {"usage": {"prompt_tokens": 9, "completion_tokens": 42, "total_tokens": 51}},
+            "text/event-stream": 'data: {"choices": [{"index": 0, "delta": {"content": "Hello"}}]}\n\n',
+        },
     ),
     ("GET", "/admin/keys"): _admin("List keys", shown.KeyList),
     ("POST", "/admin/keys"): _admin(
@@ -169,7 +171,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "List live counters",
         shown.CounterList,
         errors=(404,),
-        query=(("budget", "Only this budget's."), ("scope", "Only this owner's: `key=alice`.")),
+        query=(("budget", "Only this budget's.", "main"), ("scope", "Only this owner's.", "key=carol")),
     ),
     ("POST", "/admin/budgets/{name}/top-up"): _admin(
         "Grant more on a counter for its current window",
@@ -190,25 +192,38 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ),
     ("GET", "/admin/holds"): _admin("List open holds", shown.HoldList),
     ("POST", "/admin/holds/{id}/release"): _admin(
-        "Give a hold back", shown.HoldReleased, body=ReleaseRequest, body_required=False, errors=(404, 409)
+        "Give a hold back",
+        shown.HoldReleased,
+        body=ReleaseRequest,
+        body_required=False,
+        errors=(404, 409),
+        example={"force": True},
     ),
     ("GET", "/admin/usage"): _admin(
         "Sum up the ledger",
         shown.UsageReport,
         errors=(400,),
         query=(
-            ("by", "What to group by, with commas: key, model, upstream, outcome, hour, day, month, any tag."),
-            ("since", "A date, a time, or a duration ago."),
-            ("until", "A date, a time, or a duration ago."),
-            ("key", "Only this key's."),
-            ("model", "Only this model's."),
+            (
+                "by",
+                "What to group by, with commas: key, model, upstream, outcome, hour, day, month, any tag.",
+                "key,day",
+            ),
+            ("since", "A date, a time, or a duration ago.", "7d"),
+            ("until", "A date, a time, or a duration ago.", "2026-11-30T12:00:00Z"),
+            ("key", "Only this key's.", "carol"),
+            ("model", "Only this model's.", "gpt-4o"),
         ),
     ),
     ("GET", "/admin/drift"): _admin(
-        "Show what bills have taught", shown.DriftReport, query=(("model", "Only this model's."),)
+        "Show what bills have taught", shown.DriftReport, query=(("model", "Only this model's.", "gpt-4o"),)
     ),
     ("POST", "/admin/drift/reset"): _admin(
-        "Forget what bills have taught", shown.DriftForgotten, body=ForgetRequest, body_required=False
+        "Forget what bills have taught",
+        shown.DriftForgotten,
+        body=ForgetRequest,
+        body_required=False,
+        example={"model": "gpt-4o"},
     ),
     ("POST", "/admin/reload"): _admin("Read the configuration again", shown.Reloaded, errors=(400, 404)),
 }

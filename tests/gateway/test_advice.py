@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import pytest
 
 from gateway import cli
 from gateway.config import load_settings
 from gateway.config.advice import advise
+from gateway.config.document import read_document
 from gateway.config.problems import Problem
 from gateway.config.schema import json_schema
 from tests.conftest import MODELS_DIR, digest
@@ -149,6 +151,46 @@ def test_tokenizers_that_are_not_installed(tmp_path: Path) -> None:
     assert model.remedy == "run `tollgate tokenizers fetch o200k_base`"
 
 
+def test_tls_files_that_are_not_there(tmp_path: Path) -> None:
+    text = f"server: {{tls: {{cert: {tmp_path}/config.yaml, key: /none.key}}}}\n" + ECHO + KEYS + DAY
+    (warning,) = warned(tmp_path, text)
+    assert (warning.place, warning.what.partition(":")[0]) == (
+        f"{tmp_path}/config.yaml:2:{text.index('/none.key') + 1}",
+        "there is no file `/none.key`",
+    )
+
+
+@pytest.mark.parametrize(
+    ("written", "placeholder", "name"),
+    [
+        ("$OPENAI_API_KEY", "$OPENAI_API_KEY", "OPENAI_API_KEY"),
+        ("{{ .Values.apiKey }}", "{{ .Values.apiKey }}", "apiKey"),
+        ("<your key>", "<your key>", "yourkey"),
+        ("%OPENAI_KEY%", "%OPENAI_KEY%", "OPENAI_KEY"),
+    ],
+)
+def test_keys_that_another_tool_should_have_put_in(tmp_path: Path, written: str, placeholder: str, name: str) -> None:
+    (warning,) = warned(tmp_path, own(f'name: a, url: "http://a", api_key: "{written}"'))
+    assert f"`api_key` holds `{placeholder}`" in warning.what
+    assert f"`${{{name}}}`" in warning.remedy
+    (warning,) = warned(tmp_path, own(f'name: a, url: "http://a", headers: {{X-Auth: "Bearer {written}"}}'))
+    assert placeholder in warning.what
+    assert warned(tmp_path, own(f'name: a, url: "http://a", api_key: "real{written}key"')) == ()
+
+
+def test_an_address_whose_version_callers_say_too(tmp_path: Path) -> None:
+    (warning,) = warned(tmp_path, own('name: a, url: "https://api.openai.com/v1"'))
+    assert "is /v1/v1/... there" in warning.what
+    assert warning.remedy == "write `https://api.openai.com`"
+    behind_a_prefix = own('name: a, url: "https://a/v1", prefix: /a', 'name: b, url: "echo:"')
+    assert warned(tmp_path, behind_a_prefix) == ()
+
+
+def test_a_model_that_no_upstream_serves(tmp_path: Path) -> None:
+    text = own('name: a, url: "echo:", models: "gpt-*"').replace("name: day", "name: day, match: {model: 'claude-*'}")
+    assert ["no upstream serves such a model" in each.what for each in warned(tmp_path, text)] == [True]
+
+
 def check(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     with pytest.raises(SystemExit) as end:
         cli.main(["check", *arguments])
@@ -172,6 +214,22 @@ def test_the_committed_schema_is_the_models_own() -> None:
     assert committed == json_schema(), "run: tollgate check --schema > docs/config.schema.json"
     first = (ROOT / "config.yaml").read_text().splitlines()[0]
     assert first == "# yaml-language-server: $schema=docs/config.schema.json"
+
+
+def told_by_an_editor(path: Path) -> list[str]:
+    """What the committed schema has against a file, as an editor would show it."""
+    schema = json.loads((ROOT / "docs/config.schema.json").read_text())
+    document = read_document(path, env={})
+    return [error.message for error in jsonschema_rs.validator_for(schema).iter_errors(document.data)]
+
+
+def test_editors_accept_the_shipped_file_and_name_its_mistakes(tmp_path: Path) -> None:
+    assert told_by_an_editor(ROOT / "config.yaml") == []
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        (ROOT / "config.yaml").read_text().replace("time_zone: UTC", "time_zone: 5").replace("port:", "prot:")
+    )
+    assert len(told_by_an_editor(path)) == 2
 
 
 def test_every_field_of_the_schema_is_described() -> None:

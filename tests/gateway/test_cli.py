@@ -81,7 +81,7 @@ def test_version_is_told_both_ways(run: Run) -> None:
 
 def test_check_accepts_what_can_be_served(run: Run) -> None:
     ran = run("check")
-    assert (ran.code, ran.out) == (0, "config.yaml: right (1 upstreams, 2 keys, 1 budgets)\n")
+    assert (ran.code, ran.out) == (0, "config.yaml: right (1 upstream, 2 keys, 1 budget)\n")
     assert run("check", "--json").json() == {
         "file": "config.yaml",
         "ok": True,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,7 +50,37 @@ def test_mistake_is_named_with_line_and_remedy(path: Path, monkeypatch: pytest.M
 
 def test_there_are_enough_bad_configs_and_one_with_ten_mistakes() -> None:
     assert len(list(BAD_CONFIGS.glob("*.yaml"))) >= 31
-    assert len((BAD_CONFIGS / "ten_mistakes.expected").read_text(encoding="utf-8").splitlines()) == 10
+    for many in ("ten_mistakes", "ten_mistakes_some_not_yaml"):
+        assert len((BAD_CONFIGS / f"{many}.expected").read_text(encoding="utf-8").splitlines()) == 10
+
+
+def test_what_is_offered_instead_is_right_where_it_is_put(load: Load) -> None:
+    tried = 0
+    for path in BAD_CONFIGS.glob("*.expected"):
+        told = path.read_text(encoding="utf-8").splitlines()
+        found = re.search(r"^[^`]*`(?:\w+: )?([^`]+)`.*; did you mean `([^`]+)`\?$", told[0])
+        if len(told) == 1 and found:
+            text = path.with_suffix(".yaml").read_text(encoding="utf-8-sig")
+            assert load(text.replace(found[1], found[2], 1)), path.stem
+            tried += 1
+    assert tried > 15
+
+
+def test_mistakes_in_other_sections_are_found_beside_one_that_is_not_yaml(load: Load) -> None:
+    text = "server: {port: 1\nstore: {url: mysql}\nbudgets: [{name: a, match: {modle: x}, models: {deny: b}}]\n"
+    assert problems_of(load, text) == [
+        "config.yaml:1:9: the `{` in `server: {port: 1` is not closed where line 2 begins another field",
+        "config.yaml:2:1: the file has no `upstreams`",
+        "config.yaml:2:14: `url: mysql` is not a store",
+    ]
+
+
+def test_a_line_that_is_not_yaml_shows_no_key(load: Load) -> None:
+    for line in ("api_key: hunter2", "upstream_key: hunter2", "digest: hunter2", "x: sk-hunter2", "secret: a hunter2"):
+        text = f"upstreams:\n  - name: a\n    url: https://a\n     {line}\n"
+        assert "hunter2" not in str(problems_of(load, text))
+        text = f"upstreams:\n  - name: a\n    url: https://a\n    {line.replace(': ', ':')}\n    models: b\n"
+        assert "hunter2" not in str(problems_of(load, text))
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_a_request_that_passes(capsys: pytest.CaptureFixture[str]) -> None:
     limits = {each["budget"]: each for each in told["limits"]}
     assert (limits["day"]["would_hold"], limits["day"]["least"], limits["day"]["remaining"]) == (309, 10, 1000)
     assert limits["day"]["resets_at"] > limits["day"]["since"]
-    assert limits["shy"]["fits"] is True
+    assert (limits["shy"]["mode"], limits["shy"]["fits"]) == ("shadow", False)
     assert "shy" in told["shadowed"][0]
 
 
@@ -128,11 +128,59 @@ def test_the_requests_own_cap_is_what_is_held(capsys: pytest.CaptureFixture[str]
     assert told["budgets"][0]["output_hold"] == "the request's own cap of 40"
 
 
+def test_a_model_that_nobody_knows_is_answered_as_the_gateway_would(capsys: pytest.CaptureFixture[str]) -> None:
+    code, told = explain(capsys, "--key", "alice", "--model", "gtp-5x-nope")
+    assert (code, told["answer"]["status"], told["answer"]["code"]) == (1, 404, "model_not_found")
+    assert "gtp-5x-nope" in told["answer"]["message"]
+    with pytest.raises(SystemExit) as end:
+        cli.main(["explain", "--key", "alice", "--model", "gtp-5x-nope"])
+    assert end.value.code == 1
+    assert "answer    404 model_not_found: " in capsys.readouterr().out
+
+
+def test_a_hold_that_shrinks_is_told_as_it_would_be_made(capsys: pytest.CaptureFixture[str], config: Path) -> None:
+    config.write_text(config.read_text().replace("output_hold_floor", "output_hold: clamp\noutput_hold_floor"))
+    use(config, 900)
+    _, told = explain(capsys, "--key", "alice", "--request", "chat.json")
+    (day,) = (each for each in told["limits"] if each["budget"] == "day")
+    assert (told["held"], told["output_cap"]["forwarded"]) == ({"input_tokens": 9, "output_tokens": 91}, 91)
+    assert (day["would_hold"], day["remaining"], day["fits"]) == (100, 100, True)
+
+
+def test_who_is_limited_by_nothing_is_told_so(capsys: pytest.CaptureFixture[str], config: Path) -> None:
+    config.write_text(config.read_text().replace("name: day, each: key", "name: day, each: key, match: {key: bob}"))
+    code, told = explain(capsys, "--key", "alice", "--model", "gpt-4o", "--store", "memory:")
+    assert (code, told["answer"]["passes"]) == (0, True)
+    config.write_text(config.read_text().replace('team: "s*"', "team: none"))
+    _, told = explain(capsys, "--key", "alice", "--model", "gpt-4o")
+    assert (told["limits"], told["answer"]["message"]) == ([], "forwarded to 'own'; no budget limits it")
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "arguments"),
+    [
+        ("chat", CHAT, ()),
+        ("responses", {"model": "gpt-4o", "input": "Hello there", "max_output_tokens": 20}, ()),
+        ("completions", {"model": "gpt-3.5-turbo-instruct", "prompt": "Hello there", "max_tokens": 9}, ()),
+        ("embeddings", {"model": "text-embedding-3-small", "input": ["Hello", "there"]}, ()),
+        ("messages", {"model": "claude-sonnet-4-5", "max_tokens": 9, "messages": CHAT["messages"]}, ()),
+        ("gemini", {"contents": [{"parts": [{"text": "Hello there"}]}]}, ("--model", "gemini-2.5-flash")),
+    ],
+)
+def test_requests_of_every_api_are_read(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str, body: dict[str, Any], arguments: tuple[str, ...]
+) -> None:
+    (tmp_path / f"{name}.json").write_text(json.dumps(body))
+    code, told = explain(capsys, "--key", "alice", "--request", f"{name}.json", *arguments)
+    assert (code, told["answer"]["passes"]) == (0, True)
+    assert told["count"]["input_tokens"] >= 2
+    assert told["model"] == body.get("model", "gemini-2.5-flash")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
         (("--key", "alise", "--model", "gpt-4o"), 1, "did you mean `alice`?"),
-        (("--key", "alice", "--model", "gtp-5x-nope"), 1, "gtp-5x-nope"),
         (("--key", "alice", "--request", "missing.json"), 1, "missing.json cannot be read"),
         (("--key", "alice"), 2, "give --model, or --request"),
     ],

@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 import pytest
@@ -52,7 +53,8 @@ async def promtool(*arguments: str, given: bytes = b"") -> tuple[int, str]:
 async def busy_gateway(start_gateway: StartGateway, **sections: Any) -> RunningGateway:
     gateway = await start_gateway(config_for(**sections))
     await gateway.post("/v1/chat/completions", CHAT)
-    await gateway.post("/v1/chat/completions", {**CHAT, "stream": True})
+    longer = [{"role": "user", "content": "Say more than one token, please."}]
+    await gateway.post("/v1/chat/completions", {**CHAT, "messages": longer, "stream": True})
     await gateway.post("/v1/chat/completions", {**CHAT, "max_tokens": 10**6})
     return gateway
 
@@ -99,15 +101,25 @@ async def test_prometheus_accepts_every_query_of_the_dashboard(tmp_path: Path) -
 def expected(alert: dict[str, Any], labels: dict[str, str]) -> dict[str, Any]:
     """An alert as promtool is to find it: its labels and annotations filled in."""
     told = {
-        key: re.sub(r"{{ \$labels\.(\w+) }}", lambda found: labels[found[1]], text)
+        key: re.sub(r"{{ \$labels\.(\w+) }}", lambda found: {"job": "t", **labels}[found[1]], text)
         for key, text in alert["annotations"].items()
     }
     return {"exp_labels": {**alert["labels"], "job": "t", **labels}, "exp_annotations": told}
 
 
+def drifting(family: str, *, more: int, less: int) -> list[tuple[str, str]]:
+    """Two hours of a family whose bills are off by so many tokens in a thousand."""
+    labels = f'job="t", upstream="own", family="{family}"'
+    return [
+        (f'tollgate_miscounted_tokens_total{{{labels}, direction="more"}}', f"0+{more}x130"),
+        (f'tollgate_miscounted_tokens_total{{{labels}, direction="less"}}', f"0+{less}x130"),
+        (f'tollgate_tokens_total{{{labels}, kind="input", source="reported"}}', "0+1000x130"),
+    ]
+
+
 @needs_promtool
 async def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
-    """Prometheus itself evaluates them: a lost store fires after a minute, a store that answers does not."""
+    """Prometheus itself evaluates them: each fires for the series that it is about, and for no other."""
     series = [
         ('tollgate_store_up{job="t", instance="lost"}', "0x10"),
         ('tollgate_store_up{job="t", instance="well"}', "1x10"),
@@ -116,6 +128,21 @@ async def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
         ('tollgate_requests_total{job="t", upstream="bad", outcome="ok"}', "0+90x30"),
         ('tollgate_requests_total{job="t", upstream="good", outcome="ok"}', "0+90x30"),
         ('tollgate_requests_total{job="t", upstream="good", outcome="cut"}', "0+1x30"),
+        ('tollgate_requests_total{job="t", upstream="", outcome="failed"}', "0+1x30"),
+        ('tollgate_degraded_decisions_total{job="t", mode="allow"}', "0+1x30"),
+        ('tollgate_config_last_reload_successful{job="t", instance="lost"}', "1x5 0x25"),
+        ('tollgate_config_last_reload_successful{job="t", instance="well"}', "1x30"),
+        ('tollgate_config_hash{job="t", instance="lost"}', "77x30"),
+        ('tollgate_config_hash{job="t", instance="well"}', "77x5 78x25"),
+        ('tollgate_config_hash{job="u", instance="other"}', "79x30"),
+        ('tollgate_webhook_deliveries_total{job="t", result="failed"}', "0+1x30"),
+        ('tollgate_webhook_deliveries_total{job="u", result="delivered"}', "0+1x30"),
+        ('tollgate_counting_seconds_bucket{job="t", le="0.1"}', "0+50x30"),
+        ('tollgate_counting_seconds_bucket{job="t", le="0.5"}', "0+100x30"),
+        ('tollgate_counting_seconds_bucket{job="t", le="+Inf"}', "0+100x30"),
+        *drifting("low", more=30, less=0),
+        *drifting("high", more=0, less=30),
+        *drifting("even", more=30, less=29),
     ]
 
     def expect(at: str, name: str, *fired: dict[str, str]) -> dict[str, Any]:
@@ -134,10 +161,23 @@ async def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
                     expect("3m", "TollgateStoreLost", {"instance": "lost"}),
                     expect("20m", "TollgateBudgetRefuses", {"budget": "main"}),
                     expect("15m", "TollgateUpstreamFails", {"upstream": "bad"}),
+                    expect("15m", "TollgateFails", {}),
+                    expect("15m", "TollgateDecidesWithoutStore", {"mode": "allow"}),
+                    expect("4m", "TollgateConfigRefused"),
+                    expect("7m", "TollgateConfigRefused", {"instance": "lost"}),
+                    expect("15m", "TollgateConfigsDiffer"),
+                    expect("25m", "TollgateConfigsDiffer", {}),
+                    expect("15m", "TollgateSlow", {}),
+                    expect("15m", "TollgateWebhookUnreachable", {}),
+                    expect(
+                        "2h", "TollgateCountsDrift", *({"upstream": "own", "family": each} for each in ("high", "low"))
+                    ),
                 ],
             }
         ],
     }
+    checks = test["tests"][0]["alert_rule_test"]  # type: ignore[index]
+    assert {each["alertname"] for each in checks if each["exp_alerts"]} == {alert["alert"] for alert in ALERTS}
     file = tmp_path / "alerts_test.yml"
     await asyncio.to_thread(file.write_text, yaml.safe_dump(test))
     status, said = await promtool("test", "rules", str(file))
@@ -147,10 +187,9 @@ async def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
 async def test_dashboard_and_alerts_ask_only_for_metrics_that_are_exported(start_gateway: StartGateway) -> None:
     text = await exported(await busy_gateway(start_gateway, metrics={"most_keys": 5}))
     kinds = dict(re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE))
-    names = set(kinds)
-    for name, kind in kinds.items():
-        if kind == "histogram":
-            names |= {name + "_bucket", name + "_sum", name + "_count"}
+    # A histogram with negative buckets has no sum: only what is seen as a sample is there.
+    seen = set(re.findall(r"^(\w+)[ {]", text, re.MULTILINE))
+    names = {name for name, kind in kinds.items() if kind != "histogram"} | seen
     variables = [each["query"] for each in DASHBOARD["templating"]["list"]]
     asked = {name for query in [*queries(), *variables] for name in re.findall(r"\b(?:tollgate|gen_ai)_\w+", query)}
     asked = {name for name in asked if not re.fullmatch(r"gen_ai_(request_model|token_type)", name)}
@@ -181,6 +220,34 @@ async def test_models_beyond_the_bound_count_as_other(start_gateway: StartGatewa
     models = set(re.findall(r'gen_ai_request_model="([^"]*)"', text))
     assert models == {"gpt-4o", "gpt-4o-mini", OTHER}
     assert value(text, "gen_ai_client_token_usage_count", gen_ai_request_model=OTHER, gen_ai_token_type="input") == 2
+
+
+async def test_nothing_that_callers_invent_makes_series_without_end(start_gateway: StartGateway) -> None:
+    budgets = [{"name": "main", "each": "key", "limits": [{"tokens": 100_000, "per": "day"}], "warn_at": ["1%"]}]
+    gateway = await start_gateway(config_for(budgets=budgets, metrics={"most_models": 2, "most_keys": 1}))
+
+    async def invent(word: str) -> None:
+        named = {**CHAT, "model": f"gpt-4o-{word}", "user": word, "metadata": {"x": word}}
+        await gateway.post("/v1/chat/completions", named)
+        await gateway.post("/v1/chat/completions", {**CHAT, "model": word})
+        await gateway.post("/v1/chat/completions", CHAT, key=f"sk-{word}")
+        await gateway.post(f"/v1/{word}/chat/completions", CHAT, headers={"X-Word": word, "User-Agent": word})
+        await gateway.post(f"/v1beta/models/{word}:generateContent", {"contents": []})
+        await gateway.get(f"/{word}?{word}={word}")
+
+    for word in ("ONE", "TWO", "THREE"):
+        await invent(word)
+    await exported(gateway)  # this request is counted too
+    before = series(await exported(gateway))
+    assert not [each for each in before if "_created" in each]
+    for letter in ascii_uppercase:
+        await invent(letter * 5)
+    assert series(await exported(gateway)) == before
+
+
+def series(text: str) -> set[str]:
+    """Names and labels of all samples."""
+    return {line.rpartition(" ")[0] for line in text.splitlines() if not line.startswith("#")}
 
 
 async def test_keys_are_in_metrics_only_when_asked_for_and_bounded(start_gateway: StartGateway) -> None:

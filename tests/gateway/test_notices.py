@@ -6,8 +6,10 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import itertools
 import logging
 import re
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,9 +23,10 @@ from gateway.config.changes import changes_between
 from gateway.http.client import HttpClient
 from gateway.metrics import Metrics
 from gateway.notices import Notice
+from gateway.settings import WebhookSettings
 from gateway.webhook import Webhook, signing_key
 from policies.model import BudgetStatus
-from tests.conftest import RunningGateway, StartGateway, config_for
+from tests.conftest import KEY, RunningGateway, StartGateway, config_for, digest
 from tests.fakes import FakeClock, FakeUpstream, Received, plain
 
 SECRET = "whsec_" + base64.b64encode(b"a secret of operators").decode()
@@ -152,7 +155,8 @@ async def webhook_to(
     metrics = Metrics()
     client = HttpClient(limit_per_host=0, keepalive_s=5.0, trust_env=False)
     options.setdefault("first_wait_s", 0.001)
-    webhook = Webhook(client, url=url, secret="plain", metrics=metrics, clock=clock, **options)
+    webhook = Webhook(client, metrics=metrics, clock=clock, **options)
+    webhook.aim(WebhookSettings(url, "plain"))
     task = asyncio.create_task(webhook.run()) if runs else None
     yield webhook, metrics
     if task is not None:
@@ -187,6 +191,109 @@ async def test_webhook_gives_up_and_goes_on_with_the_next(upstream: FakeUpstream
         await webhook.finish()
         assert (delivered(metrics, "failed"), delivered(metrics, "delivered")) == (1, 1)
     assert [each.json["id"] for each in upstream.requests] == ["evt_1"] * 8 + ["evt_2"]
+
+
+async def test_webhook_that_is_down_is_found_again(clock: FakeClock) -> None:
+    receiver = FakeUpstream(default=plain(b"", status=204))
+    await receiver.start()
+    await receiver.stop()  # its port is known, and nobody listens there
+    async with webhook_to(f"http://127.0.0.1:{receiver.port}", clock, first_wait_s=0.05) as (webhook, metrics):
+        webhook.send(notice())
+        await asyncio.sleep(0.1)
+        assert delivered(metrics, "delivered") == 0
+        await receiver.start()
+        await until(lambda: delivered(metrics, "delivered") == 1)
+    await receiver.stop()
+    assert [each.json["id"] for each in receiver.requests] == ["evt_1"]
+
+
+async def test_waits_between_tries_double(upstream: FakeUpstream, clock: FakeClock) -> None:
+    came_s: list[float] = []
+
+    async def refuse(connection: Any, received: Received) -> None:
+        came_s.append(time.monotonic())
+        await plain({}, status=500)(connection, received)
+
+    upstream.enqueue(*[refuse] * 4)
+    async with webhook_to(upstream.url, clock, first_wait_s=0.1) as (webhook, metrics):
+        webhook.send(notice())
+        await until(lambda: delivered(metrics, "delivered") == 1)
+    waits_s = [later - earlier for earlier, later in itertools.pairwise(came_s)]
+    assert all(waited_s >= least_s for waited_s, least_s in zip(waits_s, (0.1, 0.2, 0.4), strict=True))
+
+
+async def test_a_receiver_that_hangs_does_not_keep_a_gateway_from_stopping(
+    upstream: FakeUpstream, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def hang(connection: Any, received: Received) -> None:
+        await connection.closed_by_caller()
+
+    upstream.enqueue(hang)
+    async with webhook_to(upstream.url, clock) as (webhook, _):
+        webhook.send(notice())
+        webhook.send(notice(2))
+        await until(lambda: len(upstream.requests) == 1)
+        started_s = time.monotonic()
+        await webhook.finish()
+        assert 2.5 < time.monotonic() - started_s < 6
+    (told,) = [each.getMessage() for each in caplog.records if "webhook_notices_undelivered" in each.getMessage()]
+    assert "waiting=2" in told
+
+
+async def test_what_is_waiting_is_told_before_a_gateway_stops(upstream: FakeUpstream, clock: FakeClock) -> None:
+    upstream.enqueue(plain({}, status=500), plain({}, status=500))
+    async with webhook_to(upstream.url, clock, first_wait_s=0.05) as (webhook, metrics):
+        for number in range(3):
+            webhook.send(notice(number))
+        await webhook.finish()
+        assert delivered(metrics, "delivered") == 3
+
+
+async def test_reload_repeats_no_notice_and_aims_at_the_new_receiver(
+    start_gateway: StartGateway, upstream: FakeUpstream, tmp_path: Path
+) -> None:
+    upstream.default = plain(b"", status=204)
+    other = FakeUpstream(default=plain(b"", status=204))
+    await other.start()
+
+    def config(receiver: FakeUpstream | None, requests: int) -> dict[str, Any]:
+        limits = [{"requests": requests, "per": "day"}]
+        sections = {} if receiver is None else {"webhook": {"url": receiver.url, "secret": SECRET}}
+        return config_for(
+            budgets=[{"name": "main", "each": "key", "limits": limits, "warn_at": ["50%"]}],
+            admin={"digest": digest(KEY)},
+            **sections,
+        )
+
+    file = tmp_path / "config0.yaml"
+    gateway = await start_gateway(config(upstream, 4), reload=lambda: load_settings(file, env={}))
+
+    async def reload(changed: dict[str, Any]) -> Any:
+        await asyncio.to_thread(file.write_text, yaml.safe_dump(changed))
+        return (await gateway.post("/admin/reload"))[1]
+
+    for _ in range(5):
+        await gateway.post("/v1/chat/completions", CHAT)
+    await until(lambda: len(upstream.requests) == 2)
+    told = await reload(config(other, 4))
+    assert (told["changes"], told["needs_restart"]) == (["webhook: changed"], [])
+    for _ in range(3):
+        assert (await gateway.post("/v1/chat/completions", CHAT))[0].status == 429
+    assert (other.requests, len(upstream.requests)) == ([], 2)  # this window has been told of
+    await reload(config(other, 6))  # more, and used up again: the window is the one that was told of
+    statuses = [(await gateway.post("/v1/chat/completions", CHAT))[0].status for _ in range(3)]
+    assert statuses == [200, 200, 429]
+    gateway.runtime.clock.advance(86_400)
+    for _ in range(3):
+        assert (await gateway.post("/v1/chat/completions", CHAT))[0].status == 200
+    await until(lambda: len(other.requests) == 1)
+    assert other.requests[0].json["type"] == "budget.warning"
+    assert_signed(other.requests[0])
+    assert (await reload(config(None, 6)))["changes"] == ["webhook: changed"]
+    for _ in range(4):
+        await gateway.post("/v1/chat/completions", CHAT)
+    assert (len(other.requests), len(upstream.requests)) == (1, 2)
+    await other.stop()
 
 
 async def test_webhook_drops_and_counts_what_it_has_no_room_for(upstream: FakeUpstream, clock: FakeClock) -> None:
@@ -230,4 +337,5 @@ def test_settings_never_show_the_secret(tmp_path: Path) -> None:
         path.write_text(yaml.safe_dump(config_for(webhook={"url": "http://ops/", "secret": secret})))
         settings.append(load_settings(path, env={}))
     assert "tell-nobody" not in repr(settings[0])
-    assert changes_between(*settings).needs_restart == ("webhook: changed",)
+    assert changes_between(*settings).applied == ("webhook: changed",)
+    assert changes_between(*settings).needs_restart == ()

@@ -5,16 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from gateway.config import load_settings
+from gateway.settings import Settings
 from tests.conftest import RunningGateway, StartGateway, config_for, digest
 
 ADMIN = "sk-test-admin"
 CHAT = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 20}
 
 
-async def opened(start_gateway: StartGateway, **sections: Any) -> tuple[RunningGateway, dict[str, str]]:
-    gateway = await start_gateway(config_for(admin={"digest": digest(ADMIN)}, **sections))
+async def opened(
+    start_gateway: StartGateway, *, reload: Callable[[], Settings] | None = None, **sections: Any
+) -> tuple[RunningGateway, dict[str, str]]:
+    gateway = await start_gateway(config_for(admin={"digest": digest(ADMIN)}, **sections), reload=reload)
     response, _ = await gateway.post("/dashboard/login", b"key=" + ADMIN.encode(), key=None, headers=FORM)
     assert response.status == 200
     cookie = response.headers["Set-Cookie"]
@@ -111,3 +117,26 @@ async def test_pages_name_nothing_outside_and_tell_no_secret(start_gateway: Star
     assert (await gateway.get("/dashboard/app.py", key=None))[0].status == 404
     _, told = await gateway.get("/dashboard/data", key=None, headers=cookie)
     assert "sha256" not in json.dumps(told)
+
+
+async def test_dashboard_has_a_banner_while_the_configuration_file_cannot_be_used(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    file = tmp_path / "config0.yaml"
+    gateway, cookie = await opened(start_gateway, reload=lambda: load_settings(file, env={}))
+    good = await asyncio.to_thread(file.read_text)
+
+    async def problems_after(text: str, *, count: int) -> list[str]:
+        await asyncio.to_thread(file.write_text, text)
+        await gateway.post("/admin/reload", key=ADMIN)
+        async with asyncio.timeout(10):
+            while True:  # figures are kept for a moment
+                _, data = await gateway.get("/dashboard/data", key=None, headers=cookie)
+                told: list[str] = data["health"]["config"]["problems"]
+                if len(told) == count:
+                    return told
+                await asyncio.sleep(0.05)
+
+    (problem,) = await problems_after(good + "time_zone: Mars\n", count=1)
+    assert "`time_zone: Mars` is not a time zone" in problem
+    assert await problems_after(good, count=0) == []

@@ -7,7 +7,7 @@ import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 
@@ -20,7 +20,7 @@ PAGE = 5_000
 
 _PAGE_OF_LEDGER = """
 SELECT at, key_id, model, upstream, outcome, source, input_tokens, output_tokens, cached_tokens, reasoning_tokens,
-       counted_tokens, choices, more, id
+       counted_tokens, choices, request_id, more, id
 FROM ledger WHERE (at, id) > (?, ?) AND (? IS NULL OR at < ?) ORDER BY at, id LIMIT ?
 """
 
@@ -32,6 +32,7 @@ class Request(NamedTuple):
 
     at: float
     ends_at: float
+    request_id: str
     key_id: str
     tags: Mapping[str, str]
     model: str
@@ -47,10 +48,24 @@ class Request(NamedTuple):
     reasoning_tokens: int
 
 
+class Used(Protocol):
+    """Whatever says how many tokens a request used: a `Request` itself, or a `Usage`."""
+
+    @property
+    def input_tokens(self) -> int: ...
+    @property
+    def output_tokens(self) -> int: ...
+    @property
+    def cached_tokens(self) -> int: ...
+    @property
+    def reasoning_tokens(self) -> int: ...
+
+
 def request_of(entry: LedgerEntry) -> Request:
     """Return a ledger line as the request it was."""
     return _request(
         entry.at,
+        entry.request_id,
         entry.key_id,
         entry.model,
         entry.upstream,
@@ -113,7 +128,7 @@ async def _from_file(path: Path, *, since: float, until: float | None) -> AsyncI
 
     def page(file: sqlite3.Connection, after: tuple[float, int]) -> tuple[list[Request], tuple[float, int]]:
         rows = file.execute(_PAGE_OF_LEDGER, (*after, until, until, PAGE)).fetchall()
-        return [_of_row(row) for row in rows], (rows[-1][0], rows[-1][13]) if rows else after
+        return [_of_row(row) for row in rows], (rows[-1][0], rows[-1][14]) if rows else after
 
     try:
         with contextlib.closing(await asyncio.to_thread(_opened, path)) as file:
@@ -135,15 +150,16 @@ def _lost(path: Path, error: sqlite3.Error) -> StoreLost:
 
 
 def _of_row(row: Sequence[Any]) -> Request:
-    more = orjson.loads(row[12])
+    more = orjson.loads(row[13])
     return _request(
-        row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9], row[10], row[11], more["tags"],
-        more["held"][0], more["output_cap"], more["endpoint"], more["seconds"][0],
+        row[0], row[12], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9], row[10], row[11],
+        more["tags"], more["held"][0], more["output_cap"], more["endpoint"], more["seconds"][0],
     )  # fmt: skip
 
 
 def _request(
     at: float,
+    request_id: str,
     key_id: str,
     model: str,
     upstream: str,
@@ -167,12 +183,32 @@ def _request(
     ends_at = at + latency_s
     if choices < 1:
         choices = 1
+    # As they are charged: no upstream gains by figures below zero, or by more special tokens than tokens.
+    if not (0 <= cached_tokens <= input_tokens and 0 <= reasoning_tokens <= output_tokens):
+        input_tokens, output_tokens = max(0, input_tokens), max(0, output_tokens)
+        cached_tokens = min(max(0, cached_tokens), input_tokens)
+        reasoning_tokens = min(max(0, reasoning_tokens), output_tokens)
     if outcome == "refused":
         used = counted_tokens or asked
         return Request(
-            at, ends_at, key_id, tags, model, upstream, asked, output_cap, choices, True, "held", used, 0, 0, 0
+            at,
+            ends_at,
+            request_id,
+            key_id,
+            tags,
+            model,
+            upstream,
+            asked,
+            output_cap,
+            choices,
+            True,
+            "held",
+            used,
+            0,
+            0,
+            0,
         )
     return Request(
-        at, ends_at, key_id, tags, model, upstream, asked, output_cap, choices, False, source, input_tokens,
-        output_tokens, cached_tokens, reasoning_tokens,
+        at, ends_at, request_id, key_id, tags, model, upstream, asked, output_cap, choices, False, source,
+        input_tokens, output_tokens, cached_tokens, reasoning_tokens,
     )  # fmt: skip

@@ -18,6 +18,7 @@ from policies.model import Budget, Estimate, Key, Limit, Match, Period, Rates, R
 from policies.policy import Policy
 from policies.replay import Replay, replayed
 from policies.replay_findings import Findings, WindowUse
+from policies.replay_terms import full
 from policies.stores.memory import MemoryStore
 from policies.traffic import Request, request_of
 from policies.usage import Usage
@@ -206,13 +207,13 @@ async def test_the_verdict_is_the_live_engines(policy: Policy, entries: list[Led
     replay = Replay(policy, model_max=model_most)
     refusals = [replay.feed(request_of(entry)) for entry in entries]
     sent = await really_sent(policy, entries)
-    assert [(each is None, *(each or ("", ""))) for each in refusals] == sent.told
+    assert [(each is None, *((each or ("", ""))[:2])) for each in refusals] == sent.told
     found = replay.finish()
     assert found.requests == len(entries) == found.admitted + found.refused
     assert found.admitted == sum(each is None for each in refusals)
     assert found.tokens_admitted == sent.tokens
     would_refuse: Counter[str] = Counter()
-    for (_, budget, _), tally in found.days.items():
+    for (_, budget, _), tally in found.days().items():
         would_refuse[budget] += tally.would_refuse
     assert +would_refuse == sent.shadowed
 
@@ -248,8 +249,8 @@ async def test_days_first_refusals_and_two_policies_side_by_side() -> None:
     assert (found["current"].admitted, found["current"].refused) == (6, 0)
     new = found["new"]
     assert (new.admitted, new.refused, new.tokens_admitted, new.tokens_refused) == (3, 3, 300, 300)
-    first, second = (new.days[day] for day in sorted(new.days))
-    assert (first.admitted, first.refused, first.first_refusal) == (2, 3, NOW + 120)
+    first, second = (tally for _, tally in sorted(new.days().items()))
+    assert (first.admitted, first.refused, first.first_refusal and first.first_refusal.at) == (2, 3, NOW + 120)
     assert (second.admitted, second.refused, second.first_refusal) == (1, 0, None)
     (window,) = new.windows.values()
     assert sorted(window.figures) == [100, 500]  # what was wanted, whatever was admitted
@@ -284,15 +285,15 @@ def test_a_sliding_window_keeps_no_more_slots_than_it_has() -> None:
     for number in range(2_000):
         replay.feed(asked(NOW + number, 1, latency_s=0.1))
     (gauge,) = replay._gauges.values()
-    assert (len(gauge._slots), gauge.taken) == (61, 61)
+    assert (len(gauge.slots), len(gauge.wanted_slots), gauge.taken, gauge.wanted) == (61, 61, 61, 61)
 
 
 def test_a_full_sliding_limit_refuses_until_enough_has_left() -> None:
     line = Line(Budget("-"), Limit("tokens", 100, "minute", sliding=True), "all", Rates())
-    gauge = Gauge(line, Calendar())
+    gauge = Gauge(line, Calendar(), full(line))
     for at, tokens in ((NOW, 30), (NOW + 10, 20), (NOW + 20, 50)):
         gauge.turn(at)
         gauge.taken += tokens
-        gauge.cell[1] += tokens
+        gauge.slots[gauge.slot] += tokens
     told = [gauge.refuses_until(least) - NOW for least in (1, 30, 31, 50, 51, 100)]
     assert told == [61, 61, 71, 71, 81, 81]

@@ -99,11 +99,12 @@ class Replay:
         found = self.findings
         found.windows = {series: gauge.finish() for series, gauge in self._gauges.items()}
         found.requests = self._number
-        for day in found.groups.values():
-            found.admitted += day.admitted
-            found.refused += day.refused
-            found.tokens_admitted += day.tokens_admitted
-            found.tokens_refused += day.tokens_refused
+        for days in found.days.values():
+            for day in days.values():
+                found.admitted += day.admitted
+                found.refused += day.refused
+                found.tokens_admitted += day.tokens_admitted
+                found.tokens_refused += day.tokens_refused
         if self._number:
             found.until = self._now
         return found
@@ -271,7 +272,7 @@ class Replay:
             found.since = now
         day = self._calendar.window("day", now)
         met.day_until = day.end if day.end is not None else float("inf")
-        met.day = found.groups.setdefault((met.subject.key_id, met.names, day.start), Day())
+        met.day = found.days.setdefault(day.start, {}).setdefault((met.subject.key_id, met.names), Day())
 
 
 def _want(met: Met, used: Sequence[int]) -> None:

@@ -114,9 +114,9 @@ class WindowUse:
 
 @dataclass(slots=True)
 class Findings:
-    """What a policy would have done. `groups` is by (key, budgets met, start of the day as Unix time), `windows` by
-    series; `assumed` were refused in truth, so that what they would have used is taken to be what they would have
-    held."""
+    """What a policy would have done. `days` is by the start of the day as Unix time, then by (key, budgets met);
+    `windows` by series; `assumed` were refused in truth, so that what they would have used is taken to be what they
+    would have held."""
 
     requests: int = 0
     admitted: int = 0
@@ -127,17 +127,17 @@ class Findings:
     tokens_refused: int = 0
     since: float | None = None
     until: float | None = None
-    groups: dict[tuple[str, Names, float], Day] = field(default_factory=dict)
+    days: dict[float, dict[tuple[str, Names], Day]] = field(default_factory=dict)
     windows: dict[str, WindowUse] = field(default_factory=dict)
 
-    def days(self) -> dict[tuple[str, str, float], Tally]:
-        """Return what each key met at each budget on each day: (key, budget or "", start of the day)."""
-        found: dict[tuple[str, str, float], Tally] = {}
-        for (key_id, names, start), day in self.groups.items():
+    def tallies(self, start: float) -> dict[tuple[str, str], Tally]:
+        """Return what keys met at budgets on one day: by (key, budget, or "" for requests that meet none)."""
+        found: dict[tuple[str, str], Tally] = {}
+        for (key_id, names), day in self.days.get(start, {}).items():
             for name in names:
-                known = found.get((key_id, name, start))
+                known = found.get((key_id, name))
                 if known is None:
-                    found[key_id, name, start] = day.tally(name)
+                    found[key_id, name] = day.tally(name)
                 else:
                     known.add(day.tally(name))
         return found

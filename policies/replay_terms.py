@@ -43,9 +43,9 @@ class Asked(NamedTuple):
 
 class Terms(NamedTuple):
     """What requests of one kind, cap and hold ask. `exact` is False where each must be worked out by itself, and
-    `prompt_most` is the longest prompt that may. `asks` are the distinct ones, and `pick` gives each line its own.
-    `rigid` says that the least is all. `output` is wanted for one answer; `cap` is what it is lowered to, `refused_cap` the same for requests that are
-    refused. `denied` is the answer to all of them."""
+    `prompt_most` is the longest prompt that may. `asks` are the distinct ones, and `pick` gives each line its own;
+    `rigid` says that the least is all. `output` is wanted for one answer; `cap` is what it is lowered to,
+    `refused_cap` the same for requests that are refused. `denied` is the answer to all of them."""
 
     exact: bool
     denied: Refused | None
@@ -117,7 +117,7 @@ class Met:
 
 
 class Spending:
-    """How a request's usage is charged: the engine's own rule (`holds.spent`), as one sum for lines that charge alike."""
+    """How a request's usage is charged: the engine's rule (`holds.spent`) as one sum for lines that charge alike."""
 
     __slots__ = ("_pick", "_sums")
 

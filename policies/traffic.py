@@ -16,7 +16,7 @@ from policies.model import StoreLost
 from policies.stores.base import BudgetStore
 from policies.stores.sqlite import SqliteStore
 
-PAGE = 5_000
+PAGE = 2_000
 
 _PAGE_OF_LEDGER = """
 SELECT at, key_id, model, upstream, outcome, source, input_tokens, output_tokens, cached_tokens, reasoning_tokens,
@@ -63,7 +63,7 @@ class Used(Protocol):
 
 def request_of(entry: LedgerEntry) -> Request:
     """Return a ledger line as the request it was."""
-    return _request(
+    return request(
         entry.at,
         entry.request_id,
         entry.key_id,
@@ -91,7 +91,7 @@ async def traffic(
     """Yield the requests of a store's ledger by the page, oldest first. Raises `StoreLost`."""
     if isinstance(store, SqliteStore):
         await store.ping()
-        async for found in _from_file(store.path, since=since, until=until):
+        async for found in from_file(store.path, since=since, until=until):
             yield found
         return
     page: list[Request] = []
@@ -122,7 +122,7 @@ async def total(store: BudgetStore, *, since: float = 0.0, until: float | None =
         raise _lost(store.path, error) from error
 
 
-async def _from_file(path: Path, *, since: float, until: float | None) -> AsyncIterator[Sequence[Request]]:
+async def from_file(path: Path, *, since: float, until: float | None) -> AsyncIterator[Sequence[Request]]:
     """Narrow rows straight from the file, on a connection of their own. Each page is a transaction, so that writers
     are never kept from tidying up behind a long one."""
 
@@ -151,13 +151,13 @@ def _lost(path: Path, error: sqlite3.Error) -> StoreLost:
 
 def _of_row(row: Sequence[Any]) -> Request:
     more = orjson.loads(row[13])
-    return _request(
+    return request(
         row[0], row[12], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9], row[10], row[11],
         more["tags"], more["held"][0], more["output_cap"], more["endpoint"], more["seconds"][0],
     )  # fmt: skip
 
 
-def _request(
+def request(
     at: float,
     request_id: str,
     key_id: str,
@@ -177,6 +177,7 @@ def _request(
     endpoint: str,
     latency_s: float,
 ) -> Request:
+    """Return a request from what was written down of it, field by field."""
     asked = held_input or counted_tokens or input_tokens
     if output_cap is None and (not endpoint or "embed" in endpoint):
         output_cap = 0  # no answer is written there, and the live gateway holds none

@@ -7,7 +7,6 @@ whose caller named no cap.
 from __future__ import annotations
 
 import gzip
-import heapq
 import io
 import os
 import sys
@@ -20,11 +19,7 @@ from typing import Any
 import orjson
 
 from policies.ledger import Outcome as LedgerOutcome
-from policies.traffic import Request, request
-
-LONGEST_S = 600.0
-"""Lines are written when requests end and replayed by when they began: so much of the log is held to put it in order.
-A request that took longer is replayed where it is met."""
+from policies.traffic import Request, Waiting, request
 
 LONGEST_LINE = 1 << 20
 """What goes on beyond it is no line of a log, and is not to fill the memory."""
@@ -78,7 +73,7 @@ class AccessLog:
             return 0
 
     def __iter__(self) -> Iterator[Request]:
-        waiting: list[tuple[float, int, Request]] = []
+        waiting = Waiting()
         for number, line in enumerate(self._lines(), start=1):
             try:
                 found = read_line(line)
@@ -91,11 +86,8 @@ class AccessLog:
                 continue
             if found.at < self._since or (self._until is not None and found.at >= self._until):
                 continue
-            heapq.heappush(waiting, (found.at, number, found))
-            while waiting and waiting[0][0] < found.ends_at - LONGEST_S:
-                yield heapq.heappop(waiting)[2]
-        while waiting:
-            yield heapq.heappop(waiting)[2]
+            yield from waiting.take(found)
+        yield from waiting.rest()
 
     def _lines(self) -> Iterator[bytes]:
         with self._opened() as raw:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import heapq
 import sqlite3
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -17,6 +18,10 @@ from policies.stores.base import BudgetStore
 from policies.stores.sqlite import SqliteStore
 
 PAGE = 2_000
+
+LONGEST_S = 600.0
+MOST_WAITING = 50_000
+"""How much of a log is held to put it in order (`Waiting`)."""
 
 _PAGE_OF_LEDGER = """
 SELECT at, key_id, model, upstream, outcome, source, input_tokens, output_tokens, cached_tokens, reasoning_tokens,
@@ -46,6 +51,29 @@ class Request(NamedTuple):
     output_tokens: int
     cached_tokens: int
     reasoning_tokens: int
+
+
+class Waiting:
+    """Puts requests that were written down when they ended in the order they began: each waits until those that began
+    before it must have ended. One that took longer than `LONGEST_S`, or ended after `MOST_WAITING` others that began
+    after it, comes late."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[float, int, Request]] = []
+        self._number = 0
+
+    def take(self, request: Request) -> Iterator[Request]:
+        """Let one wait, and yield those that have waited enough."""
+        waiting = self._waiting
+        self._number += 1
+        heapq.heappush(waiting, (request.at, self._number, request))
+        while waiting[0][0] < request.ends_at - LONGEST_S or len(waiting) > MOST_WAITING:
+            yield heapq.heappop(waiting)[2]
+
+    def rest(self) -> Iterator[Request]:
+        """Yield those that still wait."""
+        while self._waiting:
+            yield heapq.heappop(self._waiting)[2]
 
 
 class Used(Protocol):
@@ -95,13 +123,13 @@ async def traffic(
             yield found
         return
     page: list[Request] = []
+    waiting = Waiting()
     async for entry in store.entries(since=since, until=until):
-        page.append(request_of(entry))
-        if len(page) == PAGE:
+        page += waiting.take(request_of(entry))
+        if len(page) >= PAGE:
             yield page
             page = []
-    if page:
-        yield page
+    yield [*page, *waiting.rest()]
 
 
 async def total(store: BudgetStore, *, since: float = 0.0, until: float | None = None) -> int | None:

@@ -60,11 +60,6 @@ class AccessLog:
         self._raw: io.FileIO | None = None
 
     @property
-    def size(self) -> int | None:
-        """The file's bytes, as far as one can tell beforehand."""
-        return self.path.stat().st_size if self.path.is_file() else None
-
-    @property
     def read_bytes(self) -> int:
         """How much of the file has been read."""
         try:

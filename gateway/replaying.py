@@ -39,7 +39,6 @@ class Past:
     since: float
     until: float | None = None
 
-    @property
     def read_once(self) -> bool:
         """Whether it is gone once it has been read."""
         return self.path == STDIN or not self.path.is_file()
@@ -73,12 +72,19 @@ class ModelMost:
         }
         return cls(settings.dir, overrides)
 
+    def __reduce__(self) -> tuple[type[ModelMost], tuple[Path, Mapping[str, Override]]]:
+        return ModelMost, (self.models_dir, self.overrides)
+
+    def load(self) -> Catalog:
+        """Read the catalog, once."""
+        if self._catalog is None:
+            self._catalog = Catalog.load(self.overrides, installed=TokenizerStore(self.models_dir).installed())
+        return self._catalog
+
     def __call__(self, model: str) -> int | None:
         if model not in self._known:
-            if self._catalog is None:
-                self._catalog = Catalog.load(self.overrides, installed=TokenizerStore(self.models_dir).installed())
             try:
-                self._known[model] = self._catalog.resolve(model).max_output_tokens
+                self._known[model] = self.load().resolve(model).max_output_tokens
             except CountingError:
                 self._known[model] = None
         return self._known[model]
@@ -104,20 +110,21 @@ async def replay_each(
     gc.collect()
     gc.freeze()
     gc.disable()  # a replay makes many small things, none of which refers to itself
+    others = list(policies)[1:]
     helping: dict[str, _Helper] = {}
     try:
-        if past is None or past.read_once:
-            return await replayed(pages, policies, model_max=model_max, told=told)
-        first, *others = policies
-        for name in others:
-            helping[name] = _Helper(past, policies[name], model_max)
-        found = await replayed(pages, {first: policies[first]}, model_max=model_max, told=told)
+        if past is not None and not await asyncio.to_thread(past.read_once):
+            for name in others:
+                helping[name] = await asyncio.to_thread(_Helper, past, policies[name], model_max)
+        here = {name: policy for name, policy in policies.items() if name not in helping}
+        await asyncio.to_thread(model_max.load)
+        found = await replayed(pages, here, model_max=model_max, told=told)
         for name, helper in helping.items():
             found[name] = await asyncio.to_thread(helper.findings)
         return found
     finally:
         for helper in helping.values():
-            helper.end()
+            await asyncio.to_thread(helper.end)
         gc.enable()
         gc.unfreeze()
 

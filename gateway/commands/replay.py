@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 SHOWN_WINDOWS = 30
 SHOWN_DAYS = 100
 
+_SMALL_LEDGER = 20_000
+_SMALL_LOG = 8 << 20
+
 
 @click.command()
 @click.option("--config", "new", metavar="NEW.yaml", required=True, help="The configuration to try.")
@@ -88,6 +91,8 @@ def replay(
 def _replayed(
     tried: Settings, running: Settings, *, since: str | None, until: str | None, log: Path | None
 ) -> tuple[Compared, AccessLog | None]:
+    log_bytes = log.stat().st_size if log is not None and log.is_file() else None
+
     async def work(engine: BudgetEngine, now: float) -> tuple[Compared, AccessLog | None]:
         from dataclasses import replace
 
@@ -108,13 +113,15 @@ def _replayed(
         if log is not None:
             past = Past(log, is_log=True, since=begin, until=end)
             lines = past.log()
-            size, pages = lines.size, pages_of(lines)
+            pages = pages_of(lines)
         else:
             if isinstance(engine.store, SqliteStore):
                 past = Past(engine.store.path.absolute(), is_log=False, since=begin, until=end)
-            size = await total(engine.store, since=begin, until=end)
             pages = traffic(engine.store, since=begin, until=end)
-        with _progress(lines, size) as told:
+        whole = log_bytes if log is not None else await total(engine.store, since=begin, until=end)
+        if whole is not None and whole < (_SMALL_LOG if log is not None else _SMALL_LEDGER):
+            past = None  # done before a second process is ready
+        with _progress(lines, whole) as told:
             try:
                 found = await replay_each(
                     pages,

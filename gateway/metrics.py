@@ -61,6 +61,10 @@ class Metrics:
             buckets=_DRIFT_TOKENS, registry=registry,
         )  # fmt: skip
         self._refusals = Counter("tollgate_refusals", "Requests that a budget refused.", ("budget",), registry=registry)
+        self._shadow_refusals = Counter(
+            "tollgate_shadow_refusals", "Admitted requests that a budget in shadow mode would have refused.",
+            ("budget",), registry=registry,
+        )  # fmt: skip
         self._degraded = Counter(
             "tollgate_degraded_decisions", "Decisions made without the store.", ("mode",), registry=registry
         )
@@ -100,6 +104,8 @@ class Metrics:
             self._counting.observe(exchange.counting_s)
         if exchange.refusing:
             self._refusals.labels(exchange.refusing).inc()
+        for budget in exchange.would_refuse:
+            self._shadow_refusals.labels(budget).inc()
         if exchange.degraded:
             self._degraded.labels(exchange.degraded.partition(":")[0]).inc()
         self._genai.observe(exchange, duration_s=duration_s)

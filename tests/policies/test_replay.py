@@ -242,7 +242,7 @@ def one_after_another(draw: st.DrawFn) -> list[LedgerEntry]:
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(policy=policies(), entries=one_after_another())
 async def test_a_ledger_under_its_own_policy_gives_the_verdicts_that_were_given(
     kind: str, policy: Policy, entries: list[LedgerEntry]

@@ -79,6 +79,7 @@ def ledger_entry(exchange: Exchange) -> LedgerEntry:
         features=count.features if count is not None else (),
         plain_tokens=exchange.plain_count.input_tokens if exchange.plain_count is not None else 0,
         would_refuse=exchange.would_refuse,
+        refused_input=count.upper if count is not None and exchange.outcome == "refused" else 0,
     )
 
 

@@ -52,6 +52,8 @@ class LedgerEntry:
     """Our count of the input before anything learned from bills; 0 where none was made."""
     would_refuse: tuple[str, ...] = ()
     """The budgets in ``shadow`` mode that would have refused it."""
+    refused_input: int = 0
+    """The input tokens that a refused request would have held, for a replay; it holds none."""
 
     @property
     def drift(self) -> int | None:

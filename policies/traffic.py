@@ -106,7 +106,7 @@ def request_of(entry: LedgerEntry) -> Request:
         entry.counted_tokens,
         entry.choices,
         entry.tags,
-        entry.held_input,
+        entry.held_input or entry.refused_input,
         entry.output_cap,
         entry.endpoint,
         entry.latency_s,
@@ -179,9 +179,10 @@ def _lost(path: Path, error: sqlite3.Error) -> StoreLost:
 
 def _of_row(row: Sequence[Any]) -> Request:
     more = orjson.loads(row[13])
+    held = more["held"][0] or more.get("refused_input", 0)
     return request(
         row[0], row[12], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9], row[10], row[11],
-        more["tags"], more["held"][0], more["output_cap"], more["endpoint"], more["seconds"][0],
+        more["tags"], held, more["output_cap"], more["endpoint"], more["seconds"][0],
     )  # fmt: skip
 
 

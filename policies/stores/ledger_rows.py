@@ -35,6 +35,8 @@ def ledger_row(entry: LedgerEntry) -> LedgerRow:
     }
     if entry.would_refuse:
         more["would_refuse"] = entry.would_refuse
+    if entry.refused_input:
+        more["refused_input"] = entry.refused_input
     return (
         entry.at,
         entry.request_id,
@@ -84,4 +86,5 @@ def ledger_entry(row: Sequence[Any]) -> LedgerEntry:
         features=tuple(more["features"]),
         plain_tokens=more.get("plain", 0),  # lines of earlier versions have none
         would_refuse=tuple(more.get("would_refuse", ())),
+        refused_input=more.get("refused_input", 0),
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import re
+import shlex
 import subprocess
 import sys
 import time
@@ -139,6 +141,21 @@ def test_a_report_to_look_at(capsys: pytest.CaptureFixture[str], folder: Path) -
     assert code == 0
     assert "the report is in report.html" in out
     assert "Refused by the new" in (folder / "report.html").read_text()
+
+
+def test_the_commands_of_its_documentation(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    """All but the pipe, which `test_an_access_log_on_standard_input` tries."""
+    write_ledger(folder, requests=5)
+    write_log(folder / "access.jsonl")
+    write_log(folder / "access.jsonl.gz")
+    text = (Path(cli.__file__).parent.parent / "docs" / "replay.md").read_text()
+    blocks = re.findall(r"^```bash\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    commands = [line.partition(" > ")[0] for line in "".join(blocks).splitlines() if line.startswith("tollgate ")]
+    assert len(commands) >= 6
+    for command in commands:
+        with pytest.raises(SystemExit) as end:
+            cli.main(shlex.split(command)[1:])
+        assert not end.value.code, capsys.readouterr().err
 
 
 async def test_a_helping_process_finds_the_same(folder: Path) -> None:

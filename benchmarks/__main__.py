@@ -23,6 +23,7 @@ from rich.console import Console
 
 from benchmarks.bills import measure_bills
 from benchmarks.counting import measure_counting
+from benchmarks.replay import measure_replay
 from benchmarks.report import Report
 
 
@@ -122,6 +123,7 @@ def _where() -> dict[str, str]:
 SECTIONS = (
     Section("counting", "how fast prompts are counted", lambda _: measure_counting(), _lacks_tokenizers),
     Section("recorded", "counts beside the providers' bills", measure_bills, _lacks_cases),
+    Section("replay", "a million past requests under two configurations", lambda _: measure_replay(), lambda _: ""),
     Section("budgets", "what a reserve and its settle cost", _printing("benchmarks.budgets"), lambda _: ""),
     Section(
         "proxy", "the whole gateway beside other proxies (minutes)", _printing("benchmarks.proxy"), _lacks_tokenizers

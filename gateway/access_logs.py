@@ -1,8 +1,16 @@
-"""JSON access logs read back as ledger lines, for a replay of traffic whose ledger is gone or elsewhere."""
+"""JSON access logs read back as requests, for a replay of traffic whose ledger is gone or elsewhere.
+
+A log tells neither tags nor caps nor choices: tags are those of the policy's keys, and a request counts as one answer
+whose caller named no cap.
+"""
 
 from __future__ import annotations
 
-import heapq
+import gzip
+import io
+import os
+import sys
+import zlib
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -10,12 +18,15 @@ from typing import Any
 
 import orjson
 
-from policies.ledger import LedgerEntry
 from policies.ledger import Outcome as LedgerOutcome
+from policies.traffic import Request, Waiting, request
 
-LONGEST_S = 600.0
-"""Lines are written when requests end and replayed by when they began: so much of the log is held to put it in order.
-A request that took longer is replayed where it is met."""
+LONGEST_LINE = 1 << 20
+"""What goes on beyond it is no line of a log, and is not to fill the memory."""
+
+STDIN = Path("-")
+
+_GZIP = b"\x1f\x8b"
 
 _OUTCOMES: dict[str, LedgerOutcome] = {
     "ok": "ok",
@@ -24,67 +35,111 @@ _OUTCOMES: dict[str, LedgerOutcome] = {
     "upstream_error": "upstream_error",
     "client_left": "cancelled",
     "cut": "cut",
+    "exhausted": "exhausted",
 }
 
 
+class Malformed(Exception):
+    """A line that says it is a request, or is no JSON at all; the message says what is wrong with it."""
+
+
 class AccessLog:
-    """One log file, read as a stream. `read_bytes` and `skipped` (lines that are no request, or not JSON) grow as it
-    is read."""
+    """One log, plain or gzip'd, from a file or (``-``) standard input, read once as a stream.
 
-    def __init__(self, path: Path, *, since: float) -> None:
-        self.path = path
-        self.read_bytes = 0
-        self.skipped = 0
-        self._since = since
-
-    def __iter__(self) -> Iterator[LedgerEntry]:
-        waiting: list[tuple[float, int, LedgerEntry]] = []
-        with self.path.open("rb") as lines:
-            for number, line in enumerate(lines):
-                self.read_bytes += len(line)
-                entry = read_line(line)
-                if entry is None:
-                    self.skipped += 1
-                    continue
-                if entry.at < self._since:
-                    continue
-                heapq.heappush(waiting, (entry.at, number, entry))
-                ended_at = entry.at + entry.latency_s
-                while waiting and waiting[0][0] < ended_at - LONGEST_S:
-                    yield heapq.heappop(waiting)[2]
-        while waiting:
-            yield heapq.heappop(waiting)[2]
-
-
-def read_line(line: bytes) -> LedgerEntry | None:
-    """Read one line as a request that reached its budgets; None for any other line.
-
-    A log tells neither tags nor caps nor choices: tags are those of the policy's keys, and a request counts as one
-    answer whose caller named no cap.
+    `other` counts lines that are no request that met budgets, `malformed` those that cannot be read; `first_malformed`
+    is the number of the first of those and what is wrong with it. Reading raises OSError, also for a broken gzip file.
     """
+
+    def __init__(self, path: Path, *, since: float = 0.0, until: float | None = None) -> None:
+        self.path = path
+        self.other = 0
+        self.malformed = 0
+        self.first_malformed: tuple[int, str] | None = None
+        self._since = since
+        self._until = until
+        self._raw: io.FileIO | None = None
+
+    @property
+    def read_bytes(self) -> int:
+        """How much of the file has been read."""
+        try:
+            return self._raw.tell() if self._raw is not None else 0
+        except (OSError, ValueError):  # a pipe, or closed
+            return 0
+
+    def __iter__(self) -> Iterator[Request]:
+        waiting = Waiting()
+        for number, line in enumerate(self._lines(), start=1):
+            try:
+                found = read_line(line)
+            except Malformed as wrong:
+                self.malformed += 1
+                self.first_malformed = self.first_malformed or (number, str(wrong))
+                continue
+            if found is None:
+                self.other += line != b"\n"
+                continue
+            if found.at < self._since or (self._until is not None and found.at >= self._until):
+                continue
+            yield from waiting.take(found)
+        yield from waiting.rest()
+
+    def _lines(self) -> Iterator[bytes]:
+        with self._opened() as raw:
+            self._raw = raw
+            buffered = io.BufferedReader(raw, 1 << 18)
+            packed = buffered.peek(2)[:2] == _GZIP
+            try:
+                with gzip.GzipFile(fileobj=buffered) if packed else buffered as lines:
+                    while line := lines.readline(LONGEST_LINE):
+                        yield line
+            except (EOFError, zlib.error) as error:
+                raise OSError(0, f"the gzip file is broken: {error}") from error
+
+    def _opened(self) -> io.FileIO:
+        if self.path == STDIN:
+            return io.FileIO(os.dup(sys.stdin.fileno()))
+        return io.FileIO(self.path)
+
+
+def read_line(line: bytes) -> Request | None:
+    """Read one line as a request that met budgets; None for any other line. Raises `Malformed`."""
     if b'"request"' not in line:
-        return None
+        if (line.startswith(b"{") and line.rstrip().endswith(b"}")) or not line.strip():
+            return None
+        raise Malformed("it is no JSON object")
     try:
         said: Any = orjson.loads(line)
-        if not isinstance(said, dict) or said.get("event") != "request" or said.get("outcome") not in _OUTCOMES:
-            return None
-        latency_s = float(said["total_ms"]) / 1000
-        held, counted = int(said.get("held", 0)), int(said.get("counted", 0))
-        return LedgerEntry(
-            request_id=str(said["request_id"]),
-            at=datetime.fromisoformat(said["at"]).timestamp() - latency_s,
-            key_id=str(said["key_id"]),
-            model=str(said["model"]),
-            upstream=str(said["upstream"]),
-            outcome=_OUTCOMES[said["outcome"]],
-            held_input=counted,
-            held_output=max(0, held - counted),
-            input_tokens=int(said.get("used_input", 0)),
-            output_tokens=int(said.get("used_output", 0)),
-            counted_tokens=counted,
-            source=str(said.get("source", "")),
-            endpoint=str(said["format"]),
-            latency_s=latency_s,
-        )
-    except (KeyError, TypeError, ValueError):
+    except ValueError as error:
+        raise Malformed(f"it is no JSON: {error}") from None
+    if not isinstance(said, dict):
+        raise Malformed("it is no JSON object")
+    if said.get("event") != "request" or said.get("outcome") not in _OUTCOMES:
         return None
+    try:
+        latency_s = float(said["total_ms"]) / 1000
+        counted = int(said.get("counted", 0))
+        return request(
+            datetime.fromisoformat(said["at"]).timestamp() - latency_s,
+            str(said["request_id"]),
+            str(said["key_id"]),
+            str(said["model"]),
+            str(said["upstream"]),
+            _OUTCOMES[said["outcome"]],
+            str(said.get("source", "")),
+            int(said.get("used_input", 0)),
+            int(said.get("used_output", 0)),
+            0,
+            0,
+            counted,
+            1,
+            {},
+            counted,
+            None,
+            str(said["format"]),
+            latency_s,
+        )
+    except KeyError as missing:
+        raise Malformed(f"it has no {missing}") from None
+    except (TypeError, ValueError, OverflowError) as error:
+        raise Malformed(str(error)) from None

@@ -68,6 +68,7 @@ def describe_usage(rows: Sequence[UsageRow], *, by: Sequence[str]) -> list[dict[
             **dict(zip(by, row.group, strict=True)),
             "requests": row.requests,
             "refused": row.refused,
+            "would_refuse": row.would_refuse,
             "abandoned": row.abandoned,
             "input_tokens": row.input_tokens,
             "output_tokens": row.output_tokens,
@@ -81,7 +82,7 @@ def describe_usage(rows: Sequence[UsageRow], *, by: Sequence[str]) -> list[dict[
 
 def total_usage(rows: Sequence[UsageRow]) -> UsageRow:
     """The sum of all rows."""
-    sums = [sum(figures) for figures in zip(*(row[1:] for row in map(_figures, rows)), strict=True)] or [0] * 7
+    sums = [sum(figures) for figures in zip(*(row[1:] for row in map(_figures, rows)), strict=True)] or [0] * 8
     return UsageRow((), *sums)
 
 
@@ -95,4 +96,5 @@ def _figures(row: UsageRow) -> tuple[Any, ...]:
         row.output_tokens,
         row.cached_tokens,
         row.reasoning_tokens,
+        row.would_refuse,
     )

@@ -58,6 +58,8 @@ class Exchange:
     outcome: Outcome = "ok"
     error: str = ""
     refusing: str = ""
+    would_refuse: tuple[str, ...] = ()
+    """Budgets in ``shadow`` mode that would have refused it."""
     counting_s: float = 0.0
     reserving_s: float = 0.0
     first_byte_s: float = 0.0

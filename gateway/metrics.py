@@ -76,6 +76,10 @@ class Metrics:
             registry=registry,
         )
         self._refusals = Counter("tollgate_refusals", "Requests that a budget refused.", ("budget",), registry=registry)
+        self._shadow_refusals = Counter(
+            "tollgate_shadow_refusals", "Admitted requests that a budget in shadow mode would have refused.",
+            ("budget",), registry=registry,
+        )  # fmt: skip
         self._degraded = Counter(
             "tollgate_degraded_decisions", "Decisions made without the store.", ("mode",), registry=registry
         )
@@ -161,6 +165,8 @@ class Metrics:
             self._counted.observe(exchange.counting_s)
         if exchange.refusing:
             self._refusals.labels(exchange.refusing).inc()
+        for budget in exchange.would_refuse:
+            self._shadow_refusals.labels(budget).inc()
         if exchange.degraded:
             self._degraded.labels(exchange.degraded.partition(":")[0]).inc()
         self._genai.observe(exchange, duration_s=duration_s)

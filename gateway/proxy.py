@@ -233,6 +233,8 @@ async def reserve(
     exchange.statuses = decision.statuses
     exchange.degraded = decision.degraded
     exchange.warnings = decision.warnings
+    if decision.shadowed and decision.allowed:
+        exchange.would_refuse = tuple(dict.fromkeys(refusal.budget for refusal in decision.shadowed))
     if decision.warnings or decision.refusal is not None:
         runtime.notices.heed(decision, runtime.policy, now=runtime.clock())
     reservation = decision.reservation

@@ -76,6 +76,8 @@ def ledger_entry(exchange: Exchange) -> LedgerEntry:
         first_byte_s=exchange.first_byte_s,
         features=count.features if count is not None else (),
         plain_tokens=exchange.plain_count.input_tokens if exchange.plain_count is not None else 0,
+        would_refuse=exchange.would_refuse,
+        refused_input=count.upper if count is not None and exchange.outcome == "refused" else 0,
     )
 
 
@@ -137,6 +139,8 @@ def _log(exchange: Exchange, duration_s: float) -> None:
         fields["error"] = exchange.error
     if exchange.refusing:
         fields["refused_by"] = exchange.refusing
+    if exchange.would_refuse:
+        fields["would_refuse"] = exchange.would_refuse
     if exchange.warnings:
         fields["warnings"] = exchange.warnings
     if exchange.degraded:

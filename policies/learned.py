@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
+from array import array
+from collections.abc import Iterable, Sequence
+
+from policies.model import AMOUNT_MOST
 
 HISTORY = 500
 """Answers remembered for each key and model."""
@@ -45,15 +47,22 @@ class LearnedOutputs:
 
 
 class _Lengths:
-    __slots__ = ("_percentile", "_since", "_values")
+    __slots__ = ("_next", "_percentile", "_since", "_values")
 
-    def __init__(self, values: Iterable[int]) -> None:
-        self._values = deque(values, maxlen=HISTORY)
+    def __init__(self, values: Sequence[int]) -> None:
+        # An array: thousands of pairs are kept, and as objects their lengths would take four times the memory.
+        self._values = array("q", (min(value, AMOUNT_MOST) for value in values[-HISTORY:]))
+        self._next = 0
         self._since = 0
         self._percentile = 0
 
     def add(self, value: int) -> None:
-        self._values.append(value)
+        value = min(value, AMOUNT_MOST)
+        if len(self._values) < HISTORY:
+            self._values.append(value)
+        else:
+            self._values[self._next] = value
+            self._next = (self._next + 1) % HISTORY
         self._since += 1
         if self._since >= _STALE_AFTER or value > self._percentile:
             self._percentile = 0

@@ -50,6 +50,10 @@ class LedgerEntry:
     features: tuple[str, ...] = ()
     plain_tokens: int = 0
     """Our count of the input before anything learned from bills; 0 where none was made."""
+    would_refuse: tuple[str, ...] = ()
+    """The budgets in ``shadow`` mode that would have refused it."""
+    refused_input: int = 0
+    """The input tokens that a refused request would have held, for a replay; it holds none."""
 
     @property
     def drift(self) -> int | None:
@@ -76,6 +80,8 @@ class UsageRow:
     output_tokens: int
     cached_tokens: int
     reasoning_tokens: int
+    would_refuse: int = 0
+    """Admitted requests that a budget in ``shadow`` mode would have refused."""
 
     @property
     def tokens(self) -> int:
@@ -102,13 +108,14 @@ class DriftRow:
 async def usage(
     entries: AsyncIterator[LedgerEntry], *, by: Sequence[str] = ("key",), zone: tzinfo | None = None
 ) -> list[UsageRow]:
-    """Sum ledger lines. `by` takes ``key``, ``model``, ``upstream``, ``outcome``, ``day``, ``hour``, ``month`` or any
-    tag; `zone` is where days begin (default UTC). Rows come with the most tokens first."""
+    """Sum ledger lines. `by` takes ``key``, ``model``, ``upstream``, ``outcome``, ``day``, ``hour``, ``month``,
+    ``refused_by``, ``shadowed_by`` or any tag; `zone` is where days begin (default UTC). Rows come with the most
+    tokens first."""
     sums: dict[tuple[str, ...], list[int]] = {}
     where = zone or UTC
     async for entry in entries:
         group = tuple(_value(entry, name, where) for name in by)
-        row = sums.setdefault(group, [0] * 7)
+        row = sums.setdefault(group, [0] * 8)
         row[0] += 1
         row[1] += entry.outcome == "refused"
         row[2] += entry.outcome == "abandoned"
@@ -116,6 +123,7 @@ async def usage(
         row[4] += entry.output_tokens
         row[5] += entry.cached_tokens
         row[6] += entry.reasoning_tokens
+        row[7] += bool(entry.would_refuse)
     rows = [UsageRow(group, *row) for group, row in sums.items()]
     return sorted(rows, key=lambda row: (-row.tokens, row.group))
 
@@ -145,6 +153,10 @@ def _value(entry: LedgerEntry, name: str, zone: tzinfo) -> str:
             return entry.upstream
         case "outcome":
             return entry.outcome
+        case "refused_by":
+            return entry.refused_by
+        case "shadowed_by":
+            return ", ".join(entry.would_refuse)
         case "hour":
             return datetime.fromtimestamp(entry.at, zone).strftime("%Y-%m-%d %H:00")
         case "day":

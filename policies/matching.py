@@ -129,6 +129,8 @@ class PolicyIndex:
                 self._for_all.append(index)
         self._tags = {key.id: key.tags for key in policy.keys}
         self._plans: dict[tuple[object, ...], Plan] = {}
+        self._lines: dict[tuple[int, str, Rates], list[Line]] = {}
+        """By budget, scope and rates: plans share them."""
 
     def plan(self, subject: Subject) -> Plan:
         """Return what meets a subject."""
@@ -143,6 +145,7 @@ class PolicyIndex:
         if plan is None:
             if len(self._plans) >= PLANS_KEPT:
                 self._plans.clear()
+                self._lines.clear()
             plan = self._plans[kept_as] = self._drawn(subject)
         return plan
 
@@ -169,7 +172,8 @@ class PolicyIndex:
         return self._for_all if own is None else sorted(self._for_all + own)
 
     def _drawn(self, subject: Subject) -> Plan:
-        stands, lines = [], []
+        stands: list[Stand] = []
+        lines: list[Line] = []
         for index in self._candidates(subject.key_id):
             compiled = self._budgets[index]
             if not compiled.matches(subject):
@@ -180,7 +184,11 @@ class PolicyIndex:
             cuts = (budget.on_exhausted or self.policy.on_exhausted) == "cut"
             stands.append(Stand(budget, scope, allows=compiled.allows(subject.model), output_hold=hold, cuts=cuts))
             rates = compiled.rates(subject.model)
-            lines += [Line(budget, limit, scope, rates) for limit in budget.limits]
+            drawn = self._lines.get((index, scope, rates))
+            if drawn is None:
+                drawn = [Line(budget, limit, scope, rates) for limit in budget.limits]
+                self._lines[index, scope, rates] = drawn
+            lines += drawn
         return Plan(stands, lines, _memo(subject, lines), cutting=_cutting(subject, stands, lines))
 
 
@@ -246,7 +254,7 @@ def memo_subject(memo: bytes) -> tuple[Subject, list[tuple[Unit, Rates]]]:
 
 
 def _memo(subject: Subject, lines: Sequence[Line]) -> bytes:
-    return orjson.dumps(
+    noted = orjson.dumps(
         {
             "key": subject.key_id,
             "tags": dict(subject.tags),
@@ -255,6 +263,7 @@ def _memo(subject: Subject, lines: Sequence[Line]) -> bytes:
             "lines": [[line.limit.unit, list(line.rates)] for line in lines],
         }
     )
+    return bytes(memoryview(noted))  # a copy: what orjson returns keeps kilobytes of the room it was written in
 
 
 def _cutting(subject: Subject, stands: Sequence[Stand], lines: Sequence[Line]) -> Plan | None:

@@ -171,6 +171,11 @@ class BudgetStatus(NamedTuple):
         """What a new request may still take, never negative."""
         return max(0, self.limit + self.granted - self.used - self.held)
 
+    @property
+    def over(self) -> int:
+        """What is taken beyond the limit: let by in ``shadow`` mode, or owed by answers that outgrew their holds."""
+        return max(0, self.used + self.held - self.limit - self.granted)
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:

@@ -96,7 +96,7 @@ class Calendar:
     def window(self, period: Period, now: float) -> Window:
         """Return the calendar window of `period` around `now`."""
         kept = self._current.get(period)
-        if kept is None or now not in kept:
+        if kept is None or not (kept.start <= now and (kept.end is None or now < kept.end)):
             kept = self._current[period] = window(period, now, zone=self.zone)
         return kept
 

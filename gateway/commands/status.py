@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 @config_option
 @json_option
 def status(key_ids: tuple[str, ...], *, store: str | None, config: str | None, as_json: bool) -> None:
-    """Show budgets as they stand in the store: limit, used, held, granted, remaining, reset.
+    """Show budgets as they stand in the store: limit, used, held, granted, remaining, over, reset.
+
+    `over` is what is taken beyond the limit: what a budget in shadow mode let by, or what answers owe.
 
     Every key's come first, then all other counters that hold anything (of models, upstreams, tags nobody carries now).
     Exit code 1: a key is unknown. 3: the store cannot be reached.
@@ -59,6 +61,7 @@ def status(key_ids: tuple[str, ...], *, store: str | None, config: str | None, a
             "held": each.held,
             "granted": each.granted,
             "remaining": each.remaining,
+            "over": each.over,
             "resets_at": write_time(each.resets_at),
         }
         for key_id, each in with_store(settings, read, instead="GET /budgets")

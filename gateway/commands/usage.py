@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     "--by",
     default="key",
     show_default=True,
-    help="key, model, upstream, outcome, hour, day, month or any tag; several with commas.",
+    help="key, model, upstream, outcome, refused_by, shadowed_by, hour, day, month or any tag; several with commas.",
 )
 @click.option("--key", "key_id", metavar="ID", help="Only this key's requests.")
 @click.option("--model", help="Only requests to this model.")

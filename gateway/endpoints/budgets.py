@@ -42,6 +42,7 @@ def describe(statuses: Iterable[BudgetStatus]) -> list[dict[str, Any]]:
             "held": status.held,
             "granted": status.granted,
             "remaining": status.remaining,
+            "over": status.over,
             "resets_at": write_time(status.resets_at),
         }
         for status in statuses

@@ -158,6 +158,7 @@ class BudgetRow(BaseModel):
     held: int
     granted: int = Field(description="What operators granted on top for this window.")
     remaining: int = Field(ge=0)
+    over: int = Field(ge=0, description="What is taken beyond the limit: let by in `shadow` mode, or owed.")
     resets_at: str | None = Field(description="RFC 3339; null where nothing resets.")
 
 
@@ -249,6 +250,7 @@ class UsageFigures(BaseModel):
 
     requests: int
     refused: int
+    would_refuse: int = Field(description="Admitted, but a budget in `shadow` mode would have refused.")
     abandoned: int
     input_tokens: int
     output_tokens: int

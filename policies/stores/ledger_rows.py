@@ -22,7 +22,7 @@ _INTEGER_MOST = 2**63 - 1
 
 def ledger_row(entry: LedgerEntry) -> LedgerRow:
     """Return a line as a row of `COLUMNS`."""
-    more = {
+    more: dict[str, Any] = {
         "tags": dict(entry.tags),
         "held": [entry.held_input, entry.held_output],
         "output_cap": entry.output_cap,
@@ -33,6 +33,10 @@ def ledger_row(entry: LedgerEntry) -> LedgerRow:
         "features": entry.features,
         "plain": entry.plain_tokens,
     }
+    if entry.would_refuse:
+        more["would_refuse"] = entry.would_refuse
+    if entry.refused_input:
+        more["refused_input"] = entry.refused_input
     return (
         entry.at,
         entry.request_id,
@@ -81,4 +85,6 @@ def ledger_entry(row: Sequence[Any]) -> LedgerEntry:
         first_byte_s=more["seconds"][1],
         features=tuple(more["features"]),
         plain_tokens=more.get("plain", 0),  # lines of earlier versions have none
+        would_refuse=tuple(more.get("would_refuse", ())),
+        refused_input=more.get("refused_input", 0),
     )

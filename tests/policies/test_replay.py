@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import heapq
+import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,9 +21,12 @@ from policies.matching import Line
 from policies.model import Budget, Estimate, Key, Limit, Match, Period, Rates, Reservation, Weights
 from policies.policy import Policy
 from policies.replay import Replay, replayed
-from policies.replay_findings import Findings, WindowUse
+from policies.replay_findings import Findings, Refused, WindowUse, refused_by
+from policies.replay_terms import full
+from policies.stores.base import BudgetStore
 from policies.stores.memory import MemoryStore
-from policies.traffic import Request, request_of
+from policies.stores.sqlite import SqliteStore
+from policies.traffic import Request, request_of, traffic
 from policies.usage import Usage
 from policies.windows import Calendar
 
@@ -144,34 +151,37 @@ def usage_of(entry: LedgerEntry, *, held: int, cap: int | None, choices: int) ->
 
 
 class Sent(NamedTuple):
-    """What came of sending requests: (allowed, refusing budget, reason) of each, how many admitted ones each budget in
+    """What came of sending requests: the refusal of each (None: allowed), how many admitted ones each budget in
     ``shadow`` would have refused, and the tokens that admitted ones used."""
 
-    told: list[tuple[bool, str, str]]
+    told: list[Refused | None]
     shadowed: Counter[str]
     tokens: int
 
 
-async def really_sent(policy: Policy, entries: Sequence[LedgerEntry]) -> Sent:
-    """Drive the live engine through the requests in the order of time."""
-    engine = BudgetEngine(policy, MemoryStore(), owner="live")
+async def really_sent(policy: Policy, entries: Sequence[LedgerEntry], store: BudgetStore | None = None) -> Sent:
+    """Drive the live engine through the requests in the order of time; each leaves its line in the store's ledger."""
+    engine = BudgetEngine(policy, store or MemoryStore(), owner="live")
     keys = {key.id: key for key in (ALICE, BOB, GONE)}
     running: list[tuple[float, int, Reservation, Usage | None, LedgerEntry]] = []
-    told = []
+    told: list[Refused | None] = []
     shadowed: Counter[str] = Counter()
     tokens = 0
 
     async def end(moment: float) -> None:
         while running and running[0][0] <= moment:
             ends_at, _, reservation, usage, entry = heapq.heappop(running)
+            line = replace(entry, held_input=reservation.held_input, held_output=reservation.held_output)
             if usage is None:
-                await engine.release(reservation, now=ends_at)
-            else:
-                line = LedgerEntry(
-                    entry.request_id, entry.at, entry.key_id, entry.model, entry.upstream, "ok", source=usage.source,
-                    output_tokens=usage.output_tokens, choices=entry.choices,
-                )  # fmt: skip
-                await engine.settle(reservation, usage, now=ends_at, entry=line)
+                line = replace(line, outcome="upstream_error", source="", input_tokens=0, output_tokens=0)
+                await engine.release(reservation, now=ends_at, entry=line)
+                continue
+            line = replace(
+                line, outcome="ok", source=usage.source, input_tokens=usage.input_tokens,
+                output_tokens=usage.output_tokens, cached_tokens=usage.cached_tokens,
+                reasoning_tokens=usage.reasoning_tokens,
+            )  # fmt: skip
+            await engine.settle(reservation, usage, now=ends_at, entry=line)
 
     for number, entry in enumerate(entries):
         await end(entry.at)
@@ -184,8 +194,10 @@ async def really_sent(policy: Policy, entries: Sequence[LedgerEntry]) -> Sent:
         )
         subject = policy.subject(keys[entry.key_id], model=entry.model, upstream=entry.upstream)
         decision = await engine.reserve(subject, estimate, now=entry.at)
-        refusal = decision.refusal
-        told.append((decision.allowed, refusal.budget if refusal else "", refusal.reason if refusal else ""))
+        told.append(refused_by(decision.refusal) if decision.refusal is not None else None)
+        if decision.refusal is not None:
+            refused = replace(entry, outcome="refused", held_input=0, source="", input_tokens=0, output_tokens=0)
+            await engine.record(replace(refused, refused_by=decision.refusal.budget))
         if decision.reservation is not None:
             shadowed.update({each.budget for each in decision.shadowed})
             held = decision.reservation.held_output
@@ -206,15 +218,47 @@ async def test_the_verdict_is_the_live_engines(policy: Policy, entries: list[Led
     replay = Replay(policy, model_max=model_most)
     refusals = [replay.feed(request_of(entry)) for entry in entries]
     sent = await really_sent(policy, entries)
-    assert [(each is None, *(each or ("", ""))) for each in refusals] == sent.told
+    assert [plain(each) for each in refusals] == sent.told
     found = replay.finish()
     assert found.requests == len(entries) == found.admitted + found.refused
     assert found.admitted == sum(each is None for each in refusals)
     assert found.tokens_admitted == sent.tokens
     would_refuse: Counter[str] = Counter()
-    for (_, budget, _), tally in found.days.items():
-        would_refuse[budget] += tally.would_refuse
+    for day in found.days:
+        for (_, budget), tally in found.tallies(day).items():
+            would_refuse[budget] += tally.would_refuse
     assert +would_refuse == sent.shadowed
+
+
+def plain(refused: Refused | None) -> Refused | None:
+    """Without what the live engine's refusals do not tell."""
+    return refused._replace(sliding=False) if refused is not None else None
+
+
+@st.composite
+def one_after_another(draw: st.DrawFn) -> list[LedgerEntry]:
+    """Requests of which no two begin at the same moment: a ledger tells which came first by that alone."""
+    return [replace(entry, at=entry.at + number / 1024) for number, entry in enumerate(draw(rows()))]
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+@settings(max_examples=8, deadline=None)
+@given(policy=policies(), entries=one_after_another())
+async def test_a_ledger_under_its_own_policy_gives_the_verdicts_that_were_given(
+    kind: str, policy: Policy, entries: list[LedgerEntry]
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        store = MemoryStore() if kind == "memory" else SqliteStore(Path(folder) / "ledger.db")
+        await store.ping()
+        sent = await really_sent(policy, entries, store)
+        await store.ping()  # what was written without waiting is there now
+        replay = Replay(policy, model_max=model_most)
+        told = {}
+        async for page in traffic(store):
+            for request in page:
+                told[request.request_id] = plain(replay.feed(request))
+        await store.close()
+    assert told == {entry.request_id: refusal for entry, refusal in zip(entries, sent.told, strict=True)}
 
 
 def asked(at: float, tokens: int, **more: object) -> Request:
@@ -248,8 +292,8 @@ async def test_days_first_refusals_and_two_policies_side_by_side() -> None:
     assert (found["current"].admitted, found["current"].refused) == (6, 0)
     new = found["new"]
     assert (new.admitted, new.refused, new.tokens_admitted, new.tokens_refused) == (3, 3, 300, 300)
-    first, second = (new.days[day] for day in sorted(new.days))
-    assert (first.admitted, first.refused, first.first_refusal) == (2, 3, NOW + 120)
+    first, second = (new.tallies(day)["alice", "day"] for day in sorted(new.days))
+    assert (first.admitted, first.refused, first.first_refusal and first.first_refusal.at) == (2, 3, NOW + 120)
     assert (second.admitted, second.refused, second.first_refusal) == (1, 0, None)
     (window,) = new.windows.values()
     assert sorted(window.figures) == [100, 500]  # what was wanted, whatever was admitted
@@ -284,15 +328,15 @@ def test_a_sliding_window_keeps_no_more_slots_than_it_has() -> None:
     for number in range(2_000):
         replay.feed(asked(NOW + number, 1, latency_s=0.1))
     (gauge,) = replay._gauges.values()
-    assert (len(gauge._slots), gauge.taken) == (61, 61)
+    assert (len(gauge.slots), len(gauge.wanted_slots), gauge.taken, gauge.wanted) == (61, 61, 61, 61)
 
 
 def test_a_full_sliding_limit_refuses_until_enough_has_left() -> None:
     line = Line(Budget("-"), Limit("tokens", 100, "minute", sliding=True), "all", Rates())
-    gauge = Gauge(line, Calendar())
+    gauge = Gauge(line, Calendar(), full(line))
     for at, tokens in ((NOW, 30), (NOW + 10, 20), (NOW + 20, 50)):
         gauge.turn(at)
         gauge.taken += tokens
-        gauge.cell[1] += tokens
+        gauge.slots[gauge.slot] += tokens
     told = [gauge.refuses_until(least) - NOW for least in (1, 30, 31, 50, 51, 100)]
     assert told == [61, 61, 71, 71, 81, 81]

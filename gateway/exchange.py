@@ -58,6 +58,8 @@ class Exchange:
     outcome: Outcome = "ok"
     error: str = ""
     refusing: str = ""
+    refused_for: str = ""
+    refused_limit: str = ""
     counting_s: float = 0.0
     reserving_s: float = 0.0
     first_byte_s: float = 0.0

@@ -50,6 +50,10 @@ class LedgerEntry:
     features: tuple[str, ...] = ()
     plain_tokens: int = 0
     """Our count of the input before anything learned from bills; 0 where none was made."""
+    refused_for: str = ""
+    """The refusal's reason (``window_full``); "" in lines of earlier versions too."""
+    refused_limit: str = ""
+    """Which limit it was, where it was one (``tokens per minute``)."""
 
     @property
     def drift(self) -> int | None:

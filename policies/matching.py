@@ -225,6 +225,13 @@ class _Compiled:
         return Rates(*(round(kind * factor * MICRO) for kind in kinds))
 
 
+def concerns(budget: Budget, *, tag: str = "", value: str = "", model: str = "") -> bool:
+    """Whether a budget can meet requests with a tag's value, for a model, as far as they are given."""
+    patterns = _globs(budget.match.tags.get(tag, ())) if tag else None
+    models = _globs(budget.match.model, models=True) if model else None
+    return (patterns is None or patterns(value)) and (models is None or models(model))
+
+
 def series(budget: str, scope: str, limit: Limit) -> str:
     """Return the name of a limit's counters, without the amount, so that retuning it keeps what was used."""
     period = f"sliding-{limit.per}" if limit.sliding else limit.per
@@ -311,4 +318,4 @@ def _globs(patterns: Sequence[str], *, models: bool = False) -> Callable[[str], 
     )
 
 
-__all__ = ["Line", "Plan", "PolicyIndex", "Stand", "memo_subject", "series", "series_prefix"]
+__all__ = ["Line", "Plan", "PolicyIndex", "Stand", "concerns", "memo_subject", "series", "series_prefix"]

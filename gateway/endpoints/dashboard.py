@@ -11,7 +11,8 @@ from aiohttp import web
 
 from gateway.callers import require_admin
 from gateway.endpoints.answers import answer
-from gateway.endpoints.dashboard_figures import RANGES, Figures, View
+from gateway.endpoints.dashboard_answer import RANGES, View, choices
+from gateway.endpoints.dashboard_figures import Figures
 from gateway.endpoints.dashboard_session import COOKIE, LASTS_S, Brakes, Sessions
 from gateway.errors import BadRequest, Forbidden, GatewayError, NotFound, Unauthorized
 from gateway.exchange import EXCHANGE
@@ -19,7 +20,15 @@ from gateway.runtime import RUNTIME
 from policies.policy import digest
 
 _WEB = Path(__file__).parent.parent / "web"
-_FILES = ("dashboard.css", "dashboard.js", "dashboard_draw.js", "login.js")
+_FILES = (
+    "dashboard.css",
+    "dashboard.js",
+    "dashboard_chart.js",
+    "dashboard_draw.js",
+    "dashboard_panels.js",
+    "dashboard_words.js",
+    "login.js",
+)
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -35,6 +44,7 @@ STREAM_LASTS_S = 600.0
 """Then the page connects again, and its session is looked at again."""
 PERIOD_S = 1.0
 MOST_CREDENTIAL = 4096
+MOST_FILTER = 512
 
 
 class Dashboard:
@@ -56,6 +66,7 @@ def attach(app: web.Application) -> None:
 
     async def end(_: web.Application) -> None:
         board.ending.set()
+        await board.figures.end()
 
     app.on_shutdown.append(end)
 
@@ -129,6 +140,17 @@ async def data(request: web.Request) -> web.Response:
     )
 
 
+async def names(request: web.Request) -> web.Response:
+    """Keys, tags or models to filter by, as far as they contain what was typed."""
+    await _require_open(request)
+    of, text = request.query.get("of", ""), request.query.get("q", "")
+    if of not in ("key", "tag", "model"):
+        raise BadRequest("'of' is one of key, tag, model.", param="of", code="invalid_value")
+    runtime, lines = request.app[RUNTIME].current, await request.app[DASHBOARD].figures.lines()
+    found = await asyncio.to_thread(choices, runtime, lines, of, text)
+    return web.json_response({"values": found}, headers=_HEADERS)
+
+
 async def stream(request: web.Request) -> web.StreamResponse:
     """The figures again and again, as server-sent events."""
     await _require_open(request)
@@ -156,6 +178,7 @@ DASHBOARD_ENDPOINTS = (
     ("POST", "/dashboard/login", login),
     ("POST", "/dashboard/logout", logout),
     ("GET", "/dashboard/data", data),
+    ("GET", "/dashboard/names", names),
     ("GET", "/dashboard/stream", stream),
     ("GET", "/dashboard/{file}", asset),
 )
@@ -185,7 +208,8 @@ def _view(request: web.Request) -> View:
     span = query.get("range", "1h")
     if span not in RANGES:
         raise BadRequest(f"'range' is one of {', '.join(RANGES)}.", param="range", code="invalid_value")
-    return View(span, query.get("key", ""), query.get("model", ""), query.get("tag", ""))
+    key, model, tag, find = (query.get(name, "")[:MOST_FILTER] for name in ("key", "model", "tag", "find"))
+    return View(span, key, model, tag, find, all_budgets=query.get("show") == "all")
 
 
 def _file(name: str) -> web.FileResponse:

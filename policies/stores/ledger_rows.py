@@ -22,7 +22,7 @@ _INTEGER_MOST = 2**63 - 1
 
 def ledger_row(entry: LedgerEntry) -> LedgerRow:
     """Return a line as a row of `COLUMNS`."""
-    more = {
+    more: dict[str, Any] = {
         "tags": dict(entry.tags),
         "held": [entry.held_input, entry.held_output],
         "output_cap": entry.output_cap,
@@ -33,6 +33,8 @@ def ledger_row(entry: LedgerEntry) -> LedgerRow:
         "features": entry.features,
         "plain": entry.plain_tokens,
     }
+    if entry.refused_for:
+        more["refused_for"] = [entry.refused_for, entry.refused_limit]
     return (
         entry.at,
         entry.request_id,
@@ -55,6 +57,7 @@ def ledger_row(entry: LedgerEntry) -> LedgerRow:
 def ledger_entry(row: Sequence[Any]) -> LedgerEntry:
     """Return the line of a row that begins with `COLUMNS`."""
     more = orjson.loads(row[14])
+    refused_for, refused_limit = more.get("refused_for", ("", ""))
     return LedgerEntry(
         at=row[0],
         request_id=row[1],
@@ -81,4 +84,6 @@ def ledger_entry(row: Sequence[Any]) -> LedgerEntry:
         first_byte_s=more["seconds"][1],
         features=tuple(more["features"]),
         plain_tokens=more.get("plain", 0),  # lines of earlier versions have none
+        refused_for=refused_for,
+        refused_limit=refused_limit,
     )

@@ -83,6 +83,12 @@ class MemoryStore:
     async def beat(self, owner: str, *, now: float) -> None:
         self._beats[owner] = now
 
+    async def leave(self, owner: str) -> None:
+        self._beats.pop(owner, None)
+
+    async def owners(self) -> dict[str, float]:
+        return dict(self._beats)
+
     async def holds(self, *, hold_id: str | None = None) -> list[Hold]:
         if hold_id is not None:
             hold = self._holds.get(hold_id)

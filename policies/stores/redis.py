@@ -140,6 +140,13 @@ class RedisStore:
         for entry in unwritten:
             self.record(entry)
 
+    async def leave(self, owner: str) -> None:
+        await self._wire.call("HDEL", self._owners, owner)
+
+    async def owners(self) -> dict[str, float]:
+        beats = _pairs(await self._wire.call("HGETALL", self._owners))
+        return {owner.decode(): float(beat_at) for owner, beat_at in beats.items()}
+
     async def holds(self, *, hold_id: str | None = None) -> list[Hold]:
         ids = [hold_id.encode()] if hold_id is not None else await self._wire.call("ZRANGE", self._index, 0, -1)
         owners, *found = await asyncio.gather(

@@ -94,6 +94,12 @@ class SqliteStore:
     async def beat(self, owner: str, *, now: float) -> None:
         await self._submit(lambda file: file.beat(owner, now))
 
+    async def leave(self, owner: str) -> None:
+        await self._submit(lambda file: file.leave(owner))
+
+    async def owners(self) -> dict[str, float]:
+        return await self._ask(lambda reader: reader.owners())
+
     async def holds(self, *, hold_id: str | None = None) -> list[Hold]:
         return await self._ask(lambda reader: reader.holds(hold_id))
 

@@ -82,7 +82,9 @@ async def test_figures_are_those_of_the_store(start_gateway: StartGateway, store
     _, told = await gateway.get("/dashboard/data", key=None, headers=cookie)
     assert told["total"]["requests"] == 6
     assert told["total"]["refused"] == statuses.count(429)
-    assert [(row["key"], row["budget"]) for row in told["refusals"]] == [("alice", "small")]
+    assert [(row["key_id"], row["budget"], row["reason"], row["limit"]) for row in told["refusals"]] == [
+        ("alice", "small", "quota_spent", "tokens per day")
+    ]
     own = await gateway.budget("small")
     assert told["budgets"][0]["used"] == own["used"] == told["total"]["tokens"] > 0
     assert told["counted"][0]["equal"] == told["counted"][0]["bills"] == statuses.count(200)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from urllib.parse import quote
 
 import orjson
@@ -291,6 +292,7 @@ def _scope(each: str, subject: Subject) -> str:
             return f"{tag}={subject.tags.get(tag, '')}"
 
 
+@lru_cache(maxsize=1024)
 def _quoted(name: str) -> str:
     return quote(name, safe=" =.:/+*-_~")
 

@@ -12,9 +12,9 @@ from aiohttp import web
 from gateway.callers import require_admin
 from gateway.endpoints.answers import answer
 from gateway.endpoints.dashboard_answer import RANGES, View, choices
-from gateway.endpoints.dashboard_figures import Figures
+from gateway.endpoints.dashboard_figures import NOTHING_YET, Figures
 from gateway.endpoints.dashboard_session import COOKIE, LASTS_S, Brakes, Sessions
-from gateway.errors import BadRequest, Forbidden, GatewayError, NotFound, Unauthorized
+from gateway.errors import BadRequest, Forbidden, GatewayError, NotFound, StoreUnavailable, Unauthorized
 from gateway.exchange import EXCHANGE
 from gateway.runtime import RUNTIME
 from policies.policy import digest
@@ -45,6 +45,7 @@ STREAM_LASTS_S = 600.0
 PERIOD_S = 1.0
 MOST_CREDENTIAL = 4096
 MOST_FILTER = 512
+FIRST_TRIES = 5
 
 
 class Dashboard:
@@ -135,9 +136,12 @@ async def logout(request: web.Request) -> web.Response:
 async def data(request: web.Request) -> web.Response:
     """The figures once."""
     await _require_open(request)
-    return web.Response(
-        body=await request.app[DASHBOARD].figures.of(_view(request)), content_type="application/json", headers=_HEADERS
-    )
+    body, view = NOTHING_YET, _view(request)
+    for _ in range(FIRST_TRIES):
+        body = await request.app[DASHBOARD].figures.of(view)
+        if body != NOTHING_YET:
+            return web.Response(body=body, content_type="application/json", headers=_HEADERS)
+    raise StoreUnavailable("The store has not answered yet. Try again shortly.", retry_after_s=PERIOD_S)
 
 
 async def names(request: web.Request) -> web.Response:

@@ -27,6 +27,9 @@ PATIENCE_S = 2.0
 """So long a page waits for a reading; then it is told what was read before, and when that was."""
 MOST_VIEWS = 32
 
+NOTHING_YET = b"null"
+"""What is told of a view before its first reading."""
+
 T = TypeVar("T")
 
 _log = structlog.get_logger("dashboard")
@@ -94,7 +97,7 @@ class Figures:
         """The figures of a view as JSON."""
         kept = self._views.get(view)
         if kept is None:
-            kept = self._views[view] = _Kept(lambda: self._read(view), b"null")
+            kept = self._views[view] = _Kept(lambda: self._read(view), NOTHING_YET)
             if len(self._views) > MOST_VIEWS:
                 self._views.popitem(last=False)
         self._views.move_to_end(view)

@@ -36,7 +36,7 @@ export function tiles(f) {
     tile("Counts equal bills", bills ? share(equal / bills) : "–", bills ? `${many(bills, "bill")} compared` : "no bill yet"),
     tile("Upstream errors", asked ? share(failed / asked) : "–", slowest.length ? `slowest p95 ${seconds(Math.max(...slowest))}` : "no answer yet", failed ? "warn" : asked ? "good" : ""),
     tile("Store", store.lost ? "Lost" : store.late ? "Slow" : "OK", store.kind, store.lost ? "bad" : store.late ? "warn" : "good"),
-    tile("Workers", `${workers.alive} alive`, missing > 0 ? `${missing} missing here` : sick ? `${sick} not well` : "all well", missing > 0 || sick ? "warn" : "good"),
+    tile("Workers", `${workers.alive} alive`, missing > 0 ? `${missing} missing here` : sick ? `${sick} late or gone` : "all well", missing > 0 || sick ? "warn" : "good"),
   ];
 }
 

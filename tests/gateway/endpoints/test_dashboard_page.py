@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
+import yaml
 from playwright.async_api import Page, expect
 
+from benchmarks.overspend.fleet import Process, free_port
 from tests.browser import (
     CHROMIUM,
     DARK,
@@ -24,6 +30,7 @@ from tests.browser import (
 )
 from tests.conftest import RunningGateway, StartGateway, config_for, digest
 from tests.fakes import FakeUpstream, chat_events, stream
+from tests.gateway.test_workers import children_of
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
 
@@ -213,3 +220,82 @@ async def test_wrong_key_is_told_beside_the_field(
         assert await serious_problems(page) == []
         await log_in(page)
         await expect(page.get_by_role("heading", level=1)).to_have_text("Key alice")
+
+
+async def test_page_shows_all_workers_and_outlives_what_goes_wrong(tmp_path: Path) -> None:
+    port = free_port()
+    url, file = f"http://127.0.0.1:{port}", tmp_path / "config.yaml"
+    config = config_for(
+        server={"host": "127.0.0.1", "port": port, "workers": 2},
+        store={"url": f"sqlite:///{tmp_path / 'budgets.db'}"},
+        admin={"digest": digest(ADMIN)},
+    )
+    good = yaml.safe_dump(config)
+    await asyncio.to_thread(file.write_text, good)
+    command = [sys.executable, "-m", "gateway", "serve", "--config", str(file), "--log-format", "json"]
+    gateway = Process(command, tmp_path / "log")
+    await asyncio.to_thread(gateway.start)
+    # Each request on a connection of its own: whichever worker is free takes it.
+    client = aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True))
+    running = RunningGateway(url, port, None, client)
+    try:
+        await answers(running)
+        assert [await ask(running) for _ in range(10)] == [200] * 10
+        used = (await running.budget())["used"]
+        async with browser(tmp_path) as chromium, watched(chromium, url, LIGHT, foreseen=("net::ERR_",)) as seen:
+            page = await seen.open("/dashboard")
+            await log_in(page)
+            requests, workers = page.locator('[data-k="Requests"] strong'), page.locator('[data-k="Workers"]')
+            for _ in range(4):  # whichever worker answers, it tells of all
+                await expect(workers).to_contain_text("2 alive")
+                await expect(page.locator("#health tbody tr")).to_have_count(2)
+                await expect(requests).to_have_text("10")
+                await expect(page.get_by_role("meter")).to_have_attribute("aria-valuenow", str(used))
+                await page.reload()
+
+            # A file that cannot be used is shouted about until it can be.
+            banners = page.locator("#banners")
+            await asyncio.to_thread(file.write_text, good + "budgets: {}\nkyes: []\n")
+            await expect(banners).to_contain_text("The configuration file cannot be used")
+            await expect(banners.locator("li").filter(has_text="kyes")).to_have_count(1)
+            assert await serious_problems(page) == []
+            await take_picture(page, "bad-config", tmp_path / "pictures")
+            assert await ask(running) == 200
+            await expect(requests).to_have_text("11")
+            await asyncio.to_thread(file.write_text, good)
+            await expect(banners).to_be_empty()
+
+            # A worker that is killed is told of, and replaced.
+            assert gateway.child is not None
+            killed = min(await asyncio.to_thread(children_of, gateway.child.pid))
+            os.kill(killed, signal.SIGKILL)
+            await expect(page.locator("#health tr", has_text=f"process {killed}")).to_contain_text("gone")
+            await expect(workers).to_contain_text("2 alive")
+
+            # Without the gateway the figures stay, marked as old; then the page finds it again by itself.
+            gateway.send(signal.SIGTERM)
+            await gateway.gone()
+            await expect(page.locator("#live")).to_have_text("Disconnected")
+            await expect(banners).to_contain_text("The gateway is not heard")
+            await expect(requests).to_have_text("11")
+            assert await serious_problems(page) == []
+            await take_picture(page, "disconnected", tmp_path / "pictures")
+            await asyncio.to_thread(gateway.start)
+            await expect(page.locator("#live.good")).to_be_visible()
+            await expect(banners).to_be_empty()
+            await expect(requests).to_have_text("11")
+    finally:
+        await client.close()
+        gateway.send(signal.SIGTERM)
+        await gateway.gone()
+
+
+async def answers(gateway: RunningGateway) -> None:
+    """Wait until a gateway that was just started takes requests."""
+    for _ in range(600):
+        try:
+            if (await gateway.get("/health", key=None))[0].status == 200:
+                return
+        except aiohttp.ClientConnectionError:
+            await asyncio.sleep(0.1)
+    raise AssertionError("the gateway does not answer")

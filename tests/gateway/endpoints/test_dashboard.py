@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
+from policies.ledger import LedgerEntry
+from policies.model import StoreLost
+from policies.stores.base import HeldLine
 from tests.conftest import RunningGateway, StartGateway, config_for, digest
 
 ADMIN = "sk-test-admin"
@@ -113,3 +117,109 @@ async def test_pages_name_nothing_outside_and_tell_no_secret(start_gateway: Star
     assert (await gateway.get("/dashboard/app.py", key=None))[0].status == 404
     _, told = await gateway.get("/dashboard/data", key=None, headers=cookie)
     assert "sha256" not in json.dumps(told)
+
+
+async def test_figures_stay_and_say_so_when_the_store_is_lost(start_gateway: StartGateway) -> None:
+    gateway, cookie = await opened(start_gateway)
+    assert (await gateway.post("/v1/chat/completions", CHAT))[0].status == 200
+    _, told = await gateway.get("/dashboard/data", key=None, headers=cookie)
+    assert (told["health"]["store"]["lost"], told["total"]["requests"]) == ("", 1)
+    engine = gateway.runtime.engine
+    working, engine.store = engine.store, LostStore()
+    try:
+        told = await asyncio.wait_for(figures_where(gateway, cookie, lambda told: told["health"]["store"]["lost"]), 20)
+    finally:
+        engine.store = working
+    assert told["health"]["store"]["lost"] == "redis at 127.0.0.1:1 does not answer"
+    assert (told["total"]["requests"], len(told["budgets"])) == (1, 1)
+    assert told["age_s"] > 0
+
+
+async def test_budgets_of_a_view_are_those_that_can_meet_it(start_gateway: StartGateway) -> None:
+    everyone = [{"tokens": 1000, "per": "day"}]
+    gateway, cookie = await opened(
+        start_gateway,
+        budgets=[
+            {"name": "mine", "each": "key", "limits": [{"tokens": 50, "per": "day"}]},
+            {"name": "searchers", "match": {"team": "search"}, "limits": everyone},
+            {"name": "others", "match": {"team": "ads"}, "limits": everyone},
+            {"name": "claude", "match": {"model": "claude-*"}, "limits": everyone},
+            {"name": "watched", "mode": "shadow", "limits": [{"tokens": 1, "per": "day"}]},
+        ],
+    )
+    await gateway.post("/v1/chat/completions", CHAT)
+
+    async def names(query: str) -> list[str]:
+        _, told = await gateway.get(f"/dashboard/data?{query}", key=None, headers=cookie)
+        return [each["budget"] for each in told["budgets"]]
+
+    # What refuses comes before what only watches.
+    assert await names("") == ["mine", "searchers", "claude", "others", "watched"]
+    assert set(await names("key=alice")) == {"mine", "searchers", "claude", "watched"}
+    assert set(await names("tag=team:search")) == {"mine", "searchers", "claude", "watched"}
+    assert set(await names("tag=team:ads")) == {"others", "claude", "watched"}
+    assert "claude" not in await names("model=gpt-4o")
+    assert await names("find=ARCH") == ["searchers"]
+    assert await names("find=alice") == ["mine"]
+
+
+async def test_names_to_filter_by_are_found_by_a_part(start_gateway: StartGateway) -> None:
+    gateway, cookie = await opened(start_gateway)
+    await gateway.post("/v1/chat/completions", CHAT)
+    for query, found in (
+        ("of=key&q=LIC", ["alice"]),
+        ("of=tag&q=sea", ["team:search"]),
+        ("of=model&q=", ["gpt-4o"]),
+        ("of=model&q=claude", []),
+    ):
+        _, told = await gateway.get(f"/dashboard/names?{query}", key=None, headers=cookie)
+        assert told == {"values": found}
+    assert (await gateway.get("/dashboard/names?of=digest", key=None, headers=cookie))[0].status == 400
+    assert (await gateway.get("/dashboard/names?of=key", key=None))[0].status == 401
+
+
+async def test_page_stays_small_with_ten_thousand_keys(start_gateway: StartGateway, store_url: str) -> None:
+    gateway, cookie = await opened(
+        start_gateway,
+        store={"url": store_url},
+        budgets=[{"name": f"plan-{n}", "each": "key", "limits": [{"tokens": 1000, "per": "day"}]} for n in range(100)],
+    )
+    engine, now = gateway.runtime.engine, gateway.runtime.clock()
+    day = engine.calendar.window("day", now)
+    for first in range(0, 10_000, 1_000):
+        lines = [
+            HeldLine(f"plan-{n % 100}|key=user-{n:05d}|tokens|day", int(day.start), n % 900, now + 86_400)
+            for n in range(first, first + 1_000)
+        ]
+        await engine.store.charge(lines, batch=f"batch-{first}", now=now)
+    gateway.runtime.engine.store.record(LedgerEntry("q", now, "user-00001", "gpt-4o", "echo", "ok"))
+    response, told = await gateway.get("/dashboard/data", key=None, headers=cookie)
+    assert int(response.headers["Content-Length"]) < 30_000
+    assert (len(told["budgets"]), told["budget_count"]) == (12, 9_988)  # some counters are at nothing
+    assert told["budgets"][0]["used"] == 899
+    _, told = await gateway.get("/dashboard/data?show=all", key=None, headers=cookie)
+    assert len(told["budgets"]) == 100
+    _, told = await gateway.get("/dashboard/data?find=user-09998", key=None, headers=cookie)
+    assert [(each["scope"], each["used"]) for each in told["budgets"]] == [("key=user-09998", 98)]
+
+
+async def figures_where(gateway: RunningGateway, cookie: dict[str, str], holds: Callable[[Any], Any]) -> Any:
+    """The next figures of which something holds, from the stream of a page."""
+    async with gateway.client.get(f"{gateway.url}/dashboard/stream", headers=cookie) as response:
+        async for line in response.content:
+            if line.startswith(b"data: ") and holds(told := json.loads(line[6:])):
+                return told
+    raise AssertionError("the stream ended")
+
+
+class LostStore:
+    """A store behind a broken connection."""
+
+    def __getattr__(self, _: str) -> Any:
+        async def lost(*_: Any, **__: Any) -> Any:
+            raise StoreLost("redis at 127.0.0.1:1 does not answer")
+
+        return lost
+
+    def aligned(self, now: float) -> float:
+        return now

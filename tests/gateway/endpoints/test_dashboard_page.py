@@ -222,6 +222,7 @@ async def test_wrong_key_is_told_beside_the_field(
         await expect(page.get_by_role("heading", level=1)).to_have_text("Key alice")
 
 
+@pytest.mark.timeout(300)  # a machine that has other things to do starts two gateways and a browser slowly
 async def test_page_shows_all_workers_and_outlives_what_goes_wrong(tmp_path: Path) -> None:
     port = free_port()
     url, file = f"http://127.0.0.1:{port}", tmp_path / "config.yaml"

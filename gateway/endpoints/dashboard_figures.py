@@ -46,12 +46,16 @@ class _Kept(Generic[T]):
         self._until_s = float("-inf")
         self._reading: asyncio.Task[None] | None = None
 
-    async def get(self, *, rest: float = REST) -> T:
-        """The reading, or the one before where it takes long; the next is made `rest` times its duration later."""
+    async def get(self, *, rest: float = REST, first_s: float | None = None) -> T:
+        """The reading, or the one before where it takes long; the next is made `rest` times its duration later.
+
+        There is none before the first, which is waited for `first_s` (None: until it is made, or has failed).
+        """
         if self._reading is None and time.monotonic() >= self._until_s:
             self._reading = asyncio.create_task(self._renew(rest))
         if self._reading is not None:
-            await asyncio.wait({self._reading}, timeout=PATIENCE_S)
+            is_first = self.read_s is None and not self.error
+            await asyncio.wait({self._reading}, timeout=first_s if is_first else PATIENCE_S)
         return self.value
 
     @property
@@ -101,7 +105,7 @@ class Figures:
             if len(self._views) > MOST_VIEWS:
                 self._views.popitem(last=False)
         self._views.move_to_end(view)
-        return await kept.get(rest=REST * len(self._views))
+        return await kept.get(rest=REST * len(self._views), first_s=PATIENCE_S)
 
     async def lines(self) -> list[LedgerEntry]:
         """The latest ledger lines."""

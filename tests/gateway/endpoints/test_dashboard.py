@@ -184,7 +184,8 @@ async def test_page_stays_small_with_ten_thousand_keys(start_gateway: StartGatew
         store={"url": store_url},
         budgets=[{"name": f"plan-{n}", "each": "key", "limits": [{"tokens": 1000, "per": "day"}]} for n in range(100)],
     )
-    engine, now = gateway.runtime.engine, gateway.runtime.clock()
+    engine = gateway.runtime.engine
+    now = engine.store.aligned(gateway.runtime.clock())
     day = engine.calendar.window("day", now)
     for first in range(0, 10_000, 1_000):
         lines = [
@@ -192,7 +193,7 @@ async def test_page_stays_small_with_ten_thousand_keys(start_gateway: StartGatew
             for n in range(first, first + 1_000)
         ]
         await engine.store.charge(lines, batch=f"batch-{first}", now=now)
-    gateway.runtime.engine.store.record(LedgerEntry("q", now, "user-00001", "gpt-4o", "echo", "ok"))
+    engine.store.record(LedgerEntry("q", now, "user-00001", "gpt-4o", "echo", "ok"))
     response, told = await gateway.get("/dashboard/data", key=None, headers=cookie)
     assert int(response.headers["Content-Length"]) < 30_000
     assert (len(told["budgets"]), told["budget_count"]) == (12, 9_988)  # some counters are at nothing

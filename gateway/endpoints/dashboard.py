@@ -11,7 +11,7 @@ from aiohttp import web
 
 from gateway.callers import require_admin
 from gateway.endpoints.answers import answer
-from gateway.endpoints.dashboard_answer import RANGES, View, choices
+from gateway.endpoints.dashboard_answer import RANGES, Lens, View, choices
 from gateway.endpoints.dashboard_figures import NOTHING_YET, Figures
 from gateway.endpoints.dashboard_session import COOKIE, LASTS_S, Brakes, Sessions
 from gateway.errors import BadRequest, Forbidden, GatewayError, NotFound, StoreUnavailable, Unauthorized
@@ -213,7 +213,7 @@ def _view(request: web.Request) -> View:
     if span not in RANGES:
         raise BadRequest(f"'range' is one of {', '.join(RANGES)}.", param="range", code="invalid_value")
     key, model, tag, find = (query.get(name, "")[:MOST_FILTER] for name in ("key", "model", "tag", "find"))
-    return View(span, key, model, tag, find, all_budgets=query.get("show") == "all")
+    return View(Lens(span, key, model, tag), find, all_budgets=query.get("show") == "all")
 
 
 def _file(name: str) -> web.FileResponse:

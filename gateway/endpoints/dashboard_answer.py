@@ -34,25 +34,46 @@ LATE_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """What one page looks at; everything in it stands in the page's address."""
+class Lens:
+    """Which requests one page looks at."""
 
     span: str = "1h"
     key: str = ""
     model: str = ""
     tag: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What one page looks at; everything in it stands in the page's address."""
+
+    lens: Lens = Lens()
     find: str = ""
     """Part of the names of the budgets wanted."""
     all_budgets: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Readings:
-    """What was read: the latest ledger lines (`complete`: there are no earlier ones), every live counter, open holds,
-    signs of life, and the counters of the view's key. `age_s` is how long ago, None for never."""
+class Seen:
+    """What happened in a lens. The lines that are known begin at `covered_since`, or earlier."""
 
-    lines: Sequence[LedgerEntry]
-    complete: bool
+    scope: Scope
+    covered_since: float
+    activity: Activity
+
+    @classmethod
+    def nothing(cls) -> Seen:
+        """Before anything was read."""
+        scope = Scope(0.0, 0.0)
+        return cls(scope, 0.0, summarize((), scope))
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """What was read: what happened, every live counter, open holds, signs of life, and the counters of the view's key.
+    `age_s` is how long ago, None for never."""
+
+    seen: Seen
     counters: Sequence[BudgetStatus]
     holds: Sequence[OpenHold]
     owners: Mapping[str, float]
@@ -62,10 +83,16 @@ class Readings:
     age_s: float | None
 
 
+def seen(lines: Sequence[LedgerEntry], lens: Lens, *, complete: bool, now: float) -> Seen:
+    """What happened in a lens; `complete` says that no line is older than these. Takes a while: not to be called on the
+    event loop."""
+    scope = Scope(now - RANGES[lens.span], now, key_id=lens.key, model=lens.model, tag=lens.tag)
+    return Seen(scope, scope.since if complete else max(scope.since, lines[0].at), summarize(lines, scope))
+
+
 def compose(runtime: Runtime, read: Readings, view: View, now: float) -> bytes:
     """Everything a page shows. Takes a while on a full store: not to be called on the event loop."""
-    scope = Scope(now - RANGES[view.span], now, key_id=view.key, model=view.model, tag=view.tag)
-    activity = summarize(read.lines, scope)
+    what = read.seen
     shown = sorted(_of_view(runtime, read, view), key=_urgency)
     most = MOST_BUDGETS if view.all_budgets else FEW_BUDGETS
     return orjson.dumps(
@@ -73,17 +100,18 @@ def compose(runtime: Runtime, read: Readings, view: View, now: float) -> bytes:
             "now": now,
             "age_s": read.age_s,
             "zone": runtime.policy.time_zone,
-            "since": scope.since,
-            "covered_since": scope.since if read.complete else max(scope.since, read.lines[0].at),
+            "since": what.scope.since,
+            "until": what.scope.until,
+            "covered_since": what.covered_since,
             "health": _health(runtime, read),
             "workers": _workers(runtime, read, now),
-            "key": _key(runtime, view.key, now),
+            "key": _key(runtime, view.lens.key, now),
             "budgets": describe(shown[:most]),
             "budget_count": len(shown),
             "budget_levels": _levels(shown),
             "budget_most": MOST_BUDGETS,
             "configured_budgets": len(runtime.policy.budgets),
-            **_activity(activity),
+            **_activity(what.activity),
         }
     )
 
@@ -122,22 +150,23 @@ def _levels(shown: Iterable[BudgetStatus]) -> dict[str, int]:
 
 def _of_view(runtime: Runtime, read: Readings, view: View) -> list[BudgetStatus]:
     """The counters that meet what the view looks at; for one key also those that are still empty."""
-    tag, _, value = view.tag.partition(":")
+    lens = view.lens
+    tag, _, value = lens.tag.partition(":")
     found = list(read.counters) if read.own is None else list(read.own)
-    if view.key and read.own is None:
-        found = [each for each in found if each.scope in (f"key={view.key}", "all")]
-    elif view.tag and not view.key:
-        scopes = {"all", view.tag.replace(":", "=", 1)}
+    if lens.key and read.own is None:
+        found = [each for each in found if each.scope in (f"key={lens.key}", "all")]
+    elif lens.tag and not lens.key:
+        scopes = {"all", lens.tag.replace(":", "=", 1)}
         scopes |= {f"key={each.id}" for each in runtime.policy.keys if each.tags.get(tag) == value}
         found = [each for each in found if each.scope in scopes]
-    if view.tag or view.model:
+    if lens.tag or lens.model:
         meeting = {
-            each.name for each in runtime.policy.budgets if concerns(each, tag=tag, value=value, model=view.model)
+            each.name for each in runtime.policy.budgets if concerns(each, tag=tag, value=value, model=lens.model)
         }
         found = [each for each in found if each.budget in meeting]
-    if view.model:
+    if lens.model:
         by_model = {each.name for each in runtime.policy.budgets if each.each == "model"}
-        found = [each for each in found if each.budget not in by_model or each.scope == f"model={view.model}"]
+        found = [each for each in found if each.budget not in by_model or each.scope == f"model={lens.model}"]
     wanted = view.find.lower()
     return [each for each in found if wanted in f"{each.budget} {each.scope}".lower()]
 

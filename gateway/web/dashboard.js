@@ -72,7 +72,7 @@ function draw() {
   put($("by"), ["keys", "models"].map((each) => el("a", { href: panels.address({ by: each }), "aria-current": each === by ? "true" : null }, `by ${each.slice(0, -1)}`)));
   put($("chart"), chart(f[by], f, `by ${by.slice(0, -1)}`));
   const partly = f.covered_since > f.since;
-  put($("foot"), `Times in ${f.zone}. `, partly ? el("b", {}, `Figures are of the latest 10,000 requests, since ${clock(f.covered_since, f.zone)}; a shorter range is whole.`) : "");
+  put($("foot"), `Times in ${f.zone}. `, partly ? el("b", {}, `Figures are of the latest 30,000 requests, since ${clock(f.covered_since, f.zone)}; a shorter range is whole.`) : "");
 }
 
 // What was typed may be a part of one name only.

@@ -27,7 +27,7 @@ function layered(rows, total) {
 }
 
 export function chart(rows, f, what) {
-  const { total, since, now, zone, covered_since: covered } = f;
+  const { total, since, until: now, zone, covered_since: covered } = f;
   if (!total.tokens) return el("p", { class: "empty" }, "No tokens in this range.");
   const shown = layered(rows, total), steps = total.series.length, width = (now - since) / steps;
   const top = roundUp(Math.max(...total.series)), unknown = Math.floor((covered - since) / width);
@@ -44,7 +44,7 @@ export function chart(rows, f, what) {
     }
   }
   if (step !== null) drawn.push(el("rect", { class: "cursor", x: step, width: 1, height: 100 }));
-  const from = step === null ? since : since + width * step, until = step === null ? now : from + width;
+  const from = step === null ? since : since + width * step, to = step === null ? now : from + width;
   const marks = [0, 0.25, 0.5, 0.75, 1].map((part) => el("span", {}, mark(since + (now - since) * part, zone, now - since)));
   return el("div", { class: "chart" },
     el("div", { class: "plot" },
@@ -56,7 +56,7 @@ export function chart(rows, f, what) {
         "aria-valuetext": step === null ? "whole range" : `${clock(from, zone)}: ${exactly(total.series[step])} tokens`,
       }, drawn),
       el("div", { class: "marks", "aria-hidden": "true" }, marks)),
-    el("p", { class: "quiet" }, `${step === null ? "Whole range" : "Step"}: ${clock(from, zone)} to ${clock(until, zone)}, `, el("b", {}, exactly(step === null ? total.tokens : total.series[step])), " tokens"),
+    el("p", { class: "quiet" }, `${step === null ? "Whole range" : "Step"}: ${clock(from, zone)} to ${clock(to, zone)}, `, el("b", {}, exactly(step === null ? total.tokens : total.series[step])), " tokens"),
     el("ul", { class: "legend", "aria-label": `Tokens ${what}` }, shown.map((row) => el("li", { "data-k": row.layer },
       el("i", { class: row.layer, "aria-hidden": "true" }), el("span", { class: "name" }, row.name || "–"), el("b", {}, number(step === null ? row.tokens : row.series[step]))))));
 }

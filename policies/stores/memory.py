@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from itertools import islice
 
 from policies.ledger import MEASURED, LedgerEntry
 from policies.stores.base import Counter, Denied, Granted, HeldLine, Hold, Note, Order, Row, Settled, State
@@ -130,7 +131,7 @@ class MemoryStore:
         return found
 
     async def latest(self, *, limit: int) -> list[LedgerEntry]:
-        return list(self._ledger)[-limit:]
+        return list(islice(reversed(self._ledger), limit))[::-1]
 
     async def notes(self, *, after: int = 0) -> list[Note]:
         found = [note for note in self._notes.values() if note.revision > after]

@@ -80,6 +80,12 @@ async def test_a_store_in_memory_keeps_so_many_lines(store_url: str) -> None:
     await store.close()
 
 
+async def test_the_latest_lines_are_all_there_when_they_are_many(store: BudgetStore) -> None:
+    for number in range(1_203):
+        store.record(line(number))
+    assert [each.request_id for each in await store.latest(limit=1_100)] == [f"q{n}" for n in range(103, 1_203)]
+
+
 async def test_the_ledger_keeps_why_a_request_was_refused(store: BudgetStore) -> None:
     refused = LedgerEntry(
         "q", NOON, "alice", "gpt-4o", "", "refused",

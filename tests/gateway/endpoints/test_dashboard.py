@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from gateway.endpoints.dashboard_figures import FEW_LINES
 from policies.ledger import LedgerEntry
 from policies.model import StoreLost
 from policies.stores.base import HeldLine
@@ -202,6 +203,23 @@ async def test_page_stays_small_with_ten_thousand_keys(start_gateway: StartGatew
     assert len(told["budgets"]) == 100
     _, told = await gateway.get("/dashboard/data?find=user-09998", key=None, headers=cookie)
     assert [(each["scope"], each["used"]) for each in told["budgets"]] == [("key=user-09998", 98)]
+
+
+async def test_every_ledger_line_is_summed_once_however_many_come_between(
+    start_gateway: StartGateway, store_url: str
+) -> None:
+    gateway, cookie = await opened(start_gateway, store={"url": store_url})
+    store, now = gateway.runtime.engine.store, gateway.runtime.clock()
+    written = 0
+    for more in (3, FEW_LINES + 200, 2, 0):
+        for _ in range(more):
+            written += 1
+            store.record(LedgerEntry(f"q{written}", now, "alice", "gpt-4o", "echo", "ok", input_tokens=written))
+        wanted = [written, sum(range(written + 1))]
+        await asyncio.wait_for(
+            figures_where(gateway, cookie, lambda told: [told["total"]["requests"], told["total"]["tokens"]] == wanted),  # noqa: B023
+            30,
+        )
 
 
 async def figures_where(gateway: RunningGateway, cookie: dict[str, str], holds: Callable[[Any], Any]) -> Any:

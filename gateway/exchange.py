@@ -60,6 +60,8 @@ class Exchange:
     refusing: str = ""
     would_refuse: tuple[str, ...] = ()
     """Budgets in ``shadow`` mode that would have refused it."""
+    refused_for: str = ""
+    refused_limit: str = ""
     counting_s: float = 0.0
     reserving_s: float = 0.0
     first_byte_s: float = 0.0

@@ -15,6 +15,13 @@ def new_owner() -> str:
     return owner
 
 
+def place_of(owner: str) -> tuple[str, int]:
+    """The host and the process id in an owner's name."""
+    machine, _, rest = owner.rpartition(":")
+    machine, _, pid = machine.rpartition(":")
+    return machine.partition("/")[0], int(pid) if rest and pid.isdecimal() else 0
+
+
 def dead_owners(owners: Iterable[str], *, me: str) -> frozenset[str]:
     """Those of `owners` that are certainly gone: this machine's processes that run no more, or whose id is mine now.
 

@@ -241,6 +241,7 @@ async def reserve(
     if reservation is None:
         assert decision.refusal is not None
         exchange.refusing = decision.refusal.budget
+        exchange.refused_for, exchange.refused_limit = decision.refusal.reason, decision.refusal.limit_named
         exchange.outcome = "refused"
         await runtime.engine.record(ledger_entry(exchange))
         raise error_for_refusal(decision.refusal)

@@ -72,6 +72,8 @@ def ledger_entry(exchange: Exchange) -> LedgerEntry:
         stream=exchange.stream,
         endpoint=exchange.format.name if exchange.format is not None else "",
         refused_by=exchange.refusing,
+        refused_for=exchange.refused_for,
+        refused_limit=exchange.refused_limit,
         latency_s=time.perf_counter() - exchange.started_s,
         first_byte_s=exchange.first_byte_s,
         features=count.features if count is not None else (),
@@ -139,6 +141,7 @@ def _log(exchange: Exchange, duration_s: float) -> None:
         fields["error"] = exchange.error
     if exchange.refusing:
         fields["refused_by"] = exchange.refusing
+        fields["refused_for"] = exchange.refused_for
     if exchange.would_refuse:
         fields["would_refuse"] = exchange.would_refuse
     if exchange.warnings:

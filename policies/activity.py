@@ -7,11 +7,16 @@ from dataclasses import dataclass, field
 
 from policies.ledger import LedgerEntry
 
-FAILED = ("upstream_error", "released", "cut")
-"""Outcomes that speak of the upstream: no answer, an error status, an answer that broke off."""
+BROKEN = ("upstream_error", "cut")
+"""Outcomes of an upstream that gave no answer, or one that broke off."""
+
+DECLINED = "released"
+"""The outcome of an upstream that answered with an error status (and of an admission that was given back)."""
+
+FAILED = (*BROKEN, DECLINED)
 
 MOST_RANKED = 12
-MOST_LATEST = 40
+MOST_LATEST = 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +74,16 @@ class Sums:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """How our counts of a model compare with its bills; `drift` is the sum of (reported - counted) over `reported`."""
+    """How our counts of a model compare with its bills; `drift` is the sum of (reported - counted) over `reported`,
+    `low` and `high` are its extremes in tokens."""
 
     model: str
     accuracy: str
     bills: int
     equal: int
     drift: float
+    low: int
+    high: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +92,27 @@ class Served:
 
     upstream: str
     requests: int
-    failed: int
+    broken: int
+    declined: int
+    failed_at: float | None
+    """When it last did either."""
     p50_s: float | None
     p95_s: float | None
+    first_byte_s: float | None
+    """Half of the streams have begun by then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """What one budget refused one key for one reason."""
+
+    key_id: str
+    model: str
+    budget: str
+    reason: str
+    limit: str
+    count: int
+    last_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +122,10 @@ class Activity:
     total: Sums
     keys: list[Sums]
     models: list[Sums]
-    refusals: list[tuple[str, str, str, int, float]]
-    """Key, model, refusing budget, how often, when last."""
+    key_count: int
+    model_count: int
+    """So many there are; the lists end earlier."""
+    refusals: list[Refused]
     counted: list[Counted]
     upstreams: list[Served]
     latest: list[LedgerEntry]
@@ -109,10 +137,9 @@ def summarize(entries: Iterable[LedgerEntry], scope: Scope) -> Activity:
     total = Sums("", series=[0] * scope.steps)
     keys: dict[str, Sums] = {}
     models: dict[str, Sums] = {}
-    refused: dict[tuple[str, str, str], tuple[int, float]] = {}
-    bills: dict[tuple[str, str], list[int]] = {}
-    served: dict[str, list[float]] = {}
-    asked: dict[str, list[int]] = {}
+    refused: dict[tuple[str, str, str, str, str], list[float]] = {}
+    bills: dict[tuple[str, str], list[LedgerEntry]] = {}
+    asked: dict[str, list[LedgerEntry]] = {}
     latest: list[LedgerEntry] = []
     for entry in entries:
         if not scope.covers(entry):
@@ -125,42 +152,49 @@ def summarize(entries: Iterable[LedgerEntry], scope: Scope) -> Activity:
             found[name].add(entry, step)
         latest.append(entry)
         if entry.outcome == "refused":
-            who = (entry.key_id, entry.model, entry.refused_by)
-            count, _ = refused.get(who, (0, 0.0))
-            refused[who] = (count + 1, entry.at)
+            who = (entry.key_id, entry.model, entry.refused_by, entry.refused_for, entry.refused_limit)
+            refused.setdefault(who, []).append(entry.at)
             continue
         if entry.upstream:
-            figures = asked.setdefault(entry.upstream, [0, 0])
-            figures[0] += 1
-            figures[1] += entry.outcome in FAILED
-            if entry.outcome == "ok" and entry.latency_s:
-                served.setdefault(entry.upstream, []).append(entry.latency_s)
+            asked.setdefault(entry.upstream, []).append(entry)
         if entry.drift is not None:
-            sums = bills.setdefault((entry.model, entry.accuracy), [0, 0, 0, 0])
-            sums[0] += 1
-            sums[1] += entry.drift == 0
-            sums[2] += entry.drift
-            sums[3] += entry.input_tokens
+            bills.setdefault((entry.model, entry.accuracy), []).append(entry)
+    refusals = [Refused(*who, len(times), max(times)) for who, times in refused.items()]
+    counted = [_counted(*what, each) for what, each in bills.items()]
     return Activity(
-        total,
-        _ranked(keys.values()),
-        _ranked(models.values()),
-        sorted(((*who, *what) for who, what in refused.items()), key=lambda row: (-row[3], row))[:MOST_RANKED],
-        sorted(
-            (Counted(*who, each[0], each[1], each[2] / max(1, each[3])) for who, each in bills.items()),
-            key=lambda row: (-row.bills, row.model),
-        )[:MOST_RANKED],
-        [
-            Served(
-                name,
-                asked[name][0],
-                asked[name][1],
-                _share(served.get(name, ()), 0.5),
-                _share(served.get(name, ()), 0.95),
-            )
-            for name in sorted(asked)
-        ],
-        latest[: -MOST_LATEST - 1 : -1],
+        total=total,
+        keys=_ranked(keys.values()),
+        models=_ranked(models.values()),
+        key_count=len(keys),
+        model_count=len(models),
+        refusals=sorted(refusals, key=lambda row: (-row.count, -row.last_at, row.key_id))[:MOST_RANKED],
+        counted=sorted(counted, key=lambda row: (-row.bills, row.model))[:MOST_RANKED],
+        upstreams=[_served(name, asked[name]) for name in sorted(asked)],
+        latest=latest[: -MOST_LATEST - 1 : -1],
+    )
+
+
+def _counted(model: str, accuracy: str, entries: Sequence[LedgerEntry]) -> Counted:
+    drifts = [entry.drift or 0 for entry in entries]
+    billed = sum(entry.input_tokens for entry in entries)
+    return Counted(
+        model, accuracy, len(drifts), drifts.count(0), sum(drifts) / max(1, billed), min(drifts), max(drifts)
+    )
+
+
+def _served(upstream: str, entries: Sequence[LedgerEntry]) -> Served:
+    whole = sorted(entry.latency_s for entry in entries if entry.outcome == "ok" and entry.latency_s)
+    begun = sorted(entry.first_byte_s for entry in entries if entry.stream and entry.first_byte_s)
+    failures = [entry.at for entry in entries if entry.outcome in FAILED]
+    return Served(
+        upstream,
+        requests=len(entries),
+        broken=sum(entry.outcome in BROKEN for entry in entries),
+        declined=sum(entry.outcome == DECLINED for entry in entries),
+        failed_at=max(failures, default=None),
+        p50_s=_share(whole, 0.5),
+        p95_s=_share(whole, 0.95),
+        first_byte_s=_share(begun, 0.5),
     )
 
 
@@ -168,5 +202,5 @@ def _ranked(found: Iterable[Sums]) -> list[Sums]:
     return sorted(found, key=lambda each: (-each.tokens, -each.requests, each.name))[:MOST_RANKED]
 
 
-def _share(seconds: Sequence[float], share: float) -> float | None:
-    return sorted(seconds)[min(len(seconds) - 1, int(len(seconds) * share))] if seconds else None
+def _share(ordered: Sequence[float], share: float) -> float | None:
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else None

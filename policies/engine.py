@@ -31,6 +31,7 @@ class _Shared:
         self.learned = learned
         self.warned: dict[tuple[str, float], int] = {}
         self.catching_up = asyncio.Lock()
+        self.seen = False
         self.pruned_at = float("-inf")
 
 
@@ -216,6 +217,7 @@ class BudgetEngine:
         try:
             await self._catch_up(now=now)
             await self.store.beat(self.owner, now=now)
+            self._shared.seen = True
             await sweeping.settle_unattended(
                 self.store,
                 abandoned,
@@ -239,7 +241,10 @@ class BudgetEngine:
 
     async def close(self, *, now: float) -> None:
         """Tell the store what it has not heard and close it; `store_error` says so if it could not be reached."""
-        for step in (self._catch_up(now=self.store.aligned(now)), self.store.close()):
+        steps = [self._catch_up(now=self.store.aligned(now)), self.store.close()]
+        if self._shared.seen:
+            steps.insert(1, self.store.leave(self.owner))
+        for step in steps:
             try:
                 await step
             except StoreLost as error:

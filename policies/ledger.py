@@ -54,6 +54,10 @@ class LedgerEntry:
     """The budgets in ``shadow`` mode that would have refused it."""
     refused_input: int = 0
     """The input tokens that a refused request would have held, for a replay; it holds none."""
+    refused_for: str = ""
+    """The refusal's reason (``window_full``); "" in lines of earlier versions too."""
+    refused_limit: str = ""
+    """Which limit it was, where it was one (``tokens per minute``)."""
 
     @property
     def drift(self) -> int | None:

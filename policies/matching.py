@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from urllib.parse import quote
 
 import orjson
@@ -233,6 +234,13 @@ class _Compiled:
         return Rates(*(round(kind * factor * MICRO) for kind in kinds))
 
 
+def concerns(budget: Budget, *, tag: str = "", value: str = "", model: str = "") -> bool:
+    """Whether a budget can meet requests with a tag's value, for a model, as far as they are given."""
+    patterns = _globs(budget.match.tags.get(tag, ())) if tag else None
+    models = _globs(budget.match.model, models=True) if model else None
+    return (patterns is None or patterns(value)) and (models is None or models(model))
+
+
 def series(budget: str, scope: str, limit: Limit) -> str:
     """Return the name of a limit's counters, without the amount, so that retuning it keeps what was used."""
     period = f"sliding-{limit.per}" if limit.sliding else limit.per
@@ -293,6 +301,7 @@ def _scope(each: str, subject: Subject) -> str:
             return f"{tag}={subject.tags.get(tag, '')}"
 
 
+@lru_cache(maxsize=1024)
 def _quoted(name: str) -> str:
     return quote(name, safe=" =.:/+*-_~")
 
@@ -320,4 +329,4 @@ def _globs(patterns: Sequence[str], *, models: bool = False) -> Callable[[str], 
     )
 
 
-__all__ = ["Line", "Plan", "PolicyIndex", "Stand", "memo_subject", "series", "series_prefix"]
+__all__ = ["Line", "Plan", "PolicyIndex", "Stand", "concerns", "memo_subject", "series", "series_prefix"]

@@ -193,6 +193,18 @@ class Refusal:
     resets_at: float | None = None
     retry_after_s: float | None = None
 
+    @property
+    def limit_named(self) -> str:
+        """The limit that refuses, such as ``tokens per minute``; "" where it was none."""
+        if self.reason in ("model_denied", "output_cap_required"):
+            return ""
+        if self.unit == "concurrent":
+            return "concurrent requests"
+        unit = self.unit.replace("_", " ")
+        if self.per != "total":
+            return f"{unit} per {self.per}"
+        return f"{unit} in one request" if self.reason == "never_fits" else f"{unit} in total"
+
 
 class Rates(NamedTuple):
     """What one token of each kind costs a budget, in millionths (`MICRO`), the model's factor included."""

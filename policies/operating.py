@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -10,13 +12,13 @@ from urllib.parse import unquote
 from policies import reservations
 from policies.ledger import LedgerEntry
 from policies.matching import Line, Plan, series_prefix
-from policies.model import AMOUNT_MOST, BudgetStatus, Limit, Period, Rates, Reservation, Unit
-from policies.stores.base import Counter, HeldLine, Hold
+from policies.model import AMOUNT_MOST, Budget, BudgetStatus, Limit, Period, Rates, Reservation, Unit
+from policies.stores.base import Counter, HeldLine, Hold, Row, State
+from policies.stores.book import Book
+from policies.windows import Calendar
 
 if TYPE_CHECKING:
     from policies.engine import BudgetEngine
-
-LINES_AT_ONCE = 500
 
 GRANTED = "|granted"
 """Ends the series that remembers what was granted on the counter of the same name."""
@@ -50,22 +52,12 @@ async def live_counters(
 
     `used` is what requests used, and `limit` what the policy says: what was granted on top stands in `granted`.
     """
-    found: list[BudgetStatus] = []
-    for each in engine.policy.budgets:
-        if budget is not None and each.name != budget:
-            continue
-        rows = await engine.store.counters(series_prefix=series_prefix(each.name))
-        scopes = {_scope_of(row.series) for row in rows} | ({"all"} if not each.each else set())
-        if scope is not None:
-            scopes = {scope}
-        lines = [Line(each, limit, one, Rates()) for one in sorted(scopes) for limit in each.limits]
-        for start in range(0, len(lines), LINES_AT_ONCE):
-            found += [
-                status
-                for status in await standing(engine, _plan(lines[start : start + LINES_AT_ONCE]), now=now)
-                if status.used or status.held or status.granted or status.scope == "all" or scope is not None
-            ]
-    return found
+    rows = await engine.store.counters(series_prefix=series_prefix(budget) if budget is not None else "")
+    budgets = [each for each in engine.policy.budgets if budget is None or each.name == budget]
+    # Off the loop: with a counter for each of ten thousand keys it takes longer than a request should wait.
+    return await asyncio.to_thread(
+        _live, rows, budgets, scope, Calendar(engine.policy.time_zone), engine.store.aligned(now)
+    )
 
 
 async def top_up(
@@ -105,11 +97,7 @@ async def standing(engine: BudgetEngine, plan: Plan, *, now: float) -> tuple[Bud
     now = engine.store.aligned(now)
     counters, resets = plan.counters(engine.calendar, now), plan.resets(engine.calendar, now)
     states = await engine.store.read((*counters, *map(granted_series, counters)), now=now)
-    grants = states[len(counters) :]
-    return tuple(
-        _status(line, used=used, held=held, granted=granted, resets_at=resets_at)
-        for line, (used, held), (granted, _), resets_at in zip(plan.lines, states, grants, resets, strict=False)
-    )
+    return _statuses(plan, states, resets)
 
 
 async def one_counter(engine: BudgetEngine, line: Line, *, now: float) -> BudgetStatus:
@@ -170,9 +158,46 @@ async def release(engine: BudgetEngine, hold: OpenHold, *, now: float, entry: Le
     return settled.won
 
 
+def _live(
+    rows: Sequence[Row], budgets: Sequence[Budget], scope: str | None, calendar: Calendar, now: float
+) -> list[BudgetStatus]:
+    book = Book()
+    scopes: dict[str, set[str]] = {}
+    for row in rows:
+        if row.used or row.held:
+            book.keep(row.series, row.slot, used=row.used, held=row.held, expires_at=row.expires_at)
+            named, of, _ = row.series.split("|", 2)
+            scopes.setdefault(named, set()).add(of)
+    found = []
+    for budget in budgets:
+        known = {unquote(each) for each in scopes.get(series_prefix(budget.name)[:-1], ())}
+        wanted = {scope} if scope is not None else known | ({"all"} if not budget.each else set())
+        plan = _plan([Line(budget, limit, one, Rates()) for one in sorted(wanted) for limit in budget.limits])
+        if not plan.lines:
+            continue
+        counters = plan.counters(calendar, now)
+        states, grants = book.states(counters), book.states(map(granted_series, counters))
+        found += [
+            status
+            for status in _statuses(plan, (*states, *grants), plan.resets(calendar, now))
+            if status.used or status.held or status.granted or status.scope == "all" or scope is not None
+        ]
+    return found
+
+
 def _open(hold: Hold, now: float) -> OpenHold:
     seen = now - hold.beat_at if hold.beat_at else None
     return OpenHold(reservations.kept(hold), hold.owner, max(0.0, now - hold.held_at), seen)
+
+
+def _statuses(plan: Plan, states: Sequence[State], resets: Sequence[float | None]) -> tuple[BudgetStatus, ...]:
+    """`states` are those of the plan's counters, and then what was granted on each."""
+    return tuple(
+        _status(line, used=used, held=held, granted=granted, resets_at=resets_at)
+        for line, (used, held), (granted, _), resets_at in zip(
+            plan.lines, states, states[len(plan.lines) :], resets, strict=False
+        )
+    )
 
 
 def _status(line: Line, *, used: int, held: int, granted: int, resets_at: float | None) -> BudgetStatus:
@@ -194,10 +219,6 @@ def _status(line: Line, *, used: int, held: int, granted: int, resets_at: float 
 
 def _plan(lines: list[Line]) -> Plan:
     return Plan((), lines, b"")
-
-
-def _scope_of(series: str) -> str:
-    return unquote(series.split("|")[1])
 
 
 def _named(limit: Limit) -> str:

@@ -11,15 +11,24 @@ from aiohttp import web
 
 from gateway.callers import require_admin
 from gateway.endpoints.answers import answer
-from gateway.endpoints.dashboard_figures import RANGES, Figures, View
+from gateway.endpoints.dashboard_answer import RANGES, Lens, View, choices
+from gateway.endpoints.dashboard_figures import NOTHING_YET, Figures
 from gateway.endpoints.dashboard_session import COOKIE, LASTS_S, Brakes, Sessions
-from gateway.errors import BadRequest, Forbidden, GatewayError, NotFound, Unauthorized
+from gateway.errors import BadRequest, Forbidden, GatewayError, NotFound, StoreUnavailable, Unauthorized
 from gateway.exchange import EXCHANGE
 from gateway.runtime import RUNTIME
 from policies.policy import digest
 
 _WEB = Path(__file__).parent.parent / "web"
-_FILES = ("dashboard.css", "dashboard.js", "dashboard_draw.js", "login.js")
+_FILES = (
+    "dashboard.css",
+    "dashboard.js",
+    "dashboard_chart.js",
+    "dashboard_draw.js",
+    "dashboard_panels.js",
+    "dashboard_words.js",
+    "login.js",
+)
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -35,6 +44,8 @@ STREAM_LASTS_S = 600.0
 """Then the page connects again, and its session is looked at again."""
 PERIOD_S = 1.0
 MOST_CREDENTIAL = 4096
+MOST_FILTER = 512
+FIRST_TRIES = 5
 
 
 class Dashboard:
@@ -56,6 +67,7 @@ def attach(app: web.Application) -> None:
 
     async def end(_: web.Application) -> None:
         board.ending.set()
+        await board.figures.end()
 
     app.on_shutdown.append(end)
 
@@ -125,9 +137,23 @@ async def logout(request: web.Request) -> web.Response:
 async def data(request: web.Request) -> web.Response:
     """The figures once."""
     await _require_open(request)
-    return web.Response(
-        body=await request.app[DASHBOARD].figures.of(_view(request)), content_type="application/json", headers=_HEADERS
-    )
+    body, view = NOTHING_YET, _view(request)
+    for _ in range(FIRST_TRIES):
+        body = await request.app[DASHBOARD].figures.of(view)
+        if body != NOTHING_YET:
+            return web.Response(body=body, content_type="application/json", headers=_HEADERS)
+    raise StoreUnavailable("The store has not answered yet. Try again shortly.", retry_after_s=PERIOD_S)
+
+
+async def names(request: web.Request) -> web.Response:
+    """Keys, tags or models to filter by, as far as they contain what was typed."""
+    await _require_open(request)
+    of, text = request.query.get("of", ""), request.query.get("q", "")
+    if of not in ("key", "tag", "model"):
+        raise BadRequest("'of' is one of key, tag, model.", param="of", code="invalid_value")
+    runtime, lines = request.app[RUNTIME].current, await request.app[DASHBOARD].figures.lines()
+    found = await asyncio.to_thread(choices, runtime, lines, of, text)
+    return web.json_response({"values": found}, headers=_HEADERS)
 
 
 async def stream(request: web.Request) -> web.StreamResponse:
@@ -157,6 +183,7 @@ DASHBOARD_ENDPOINTS = (
     ("POST", "/dashboard/login", login),
     ("POST", "/dashboard/logout", logout),
     ("GET", "/dashboard/data", data),
+    ("GET", "/dashboard/names", names),
     ("GET", "/dashboard/stream", stream),
     ("GET", "/dashboard/{file}", asset),
 )
@@ -186,7 +213,8 @@ def _view(request: web.Request) -> View:
     span = query.get("range", "1h")
     if span not in RANGES:
         raise BadRequest(f"'range' is one of {', '.join(RANGES)}.", param="range", code="invalid_value")
-    return View(span, query.get("key", ""), query.get("model", ""), query.get("tag", ""))
+    key, model, tag, find = (query.get(name, "")[:MOST_FILTER] for name in ("key", "model", "tag", "find"))
+    return View(Lens(span, key, model, tag), find, all_budgets=query.get("show") == "all")
 
 
 def _file(name: str) -> web.FileResponse:

@@ -14,7 +14,7 @@ from gateway.endpoints.health import VERSION
 from gateway.errors import NotFound
 
 _WEB = Path(__file__).parent.parent / "web"
-_OWN_FILES = ("docs.js",)
+_OWN_FILES = ("docs.css", "docs.js")
 _SWAGGER_FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")
 _PARTS = ("/docs/", "/dashboard/")
 """What pages are made of: no endpoint for others."""

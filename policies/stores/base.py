@@ -203,6 +203,14 @@ class BudgetStore(Protocol):
         """Note that an owner lives."""
         ...
 
+    async def leave(self, owner: str) -> None:
+        """Forget an owner that has come to its end in good order."""
+        ...
+
+    async def owners(self) -> dict[str, float]:
+        """Return the owners that have not left, with when each last gave a sign of life."""
+        ...
+
     async def holds(self, *, hold_id: str | None = None) -> list[Hold]:
         """Return open holds, all or the one asked for."""
         ...

@@ -37,6 +37,8 @@ def ledger_row(entry: LedgerEntry) -> LedgerRow:
         more["would_refuse"] = entry.would_refuse
     if entry.refused_input:
         more["refused_input"] = entry.refused_input
+    if entry.refused_for:
+        more["refused_for"] = [entry.refused_for, entry.refused_limit]
     return (
         entry.at,
         entry.request_id,
@@ -59,6 +61,7 @@ def ledger_row(entry: LedgerEntry) -> LedgerRow:
 def ledger_entry(row: Sequence[Any]) -> LedgerEntry:
     """Return the line of a row that begins with `COLUMNS`."""
     more = orjson.loads(row[14])
+    refused_for, refused_limit = more.get("refused_for", ("", ""))
     return LedgerEntry(
         at=row[0],
         request_id=row[1],
@@ -87,4 +90,6 @@ def ledger_entry(row: Sequence[Any]) -> LedgerEntry:
         plain_tokens=more.get("plain", 0),  # lines of earlier versions have none
         would_refuse=tuple(more.get("would_refuse", ())),
         refused_input=more.get("refused_input", 0),
+        refused_for=refused_for,
+        refused_limit=refused_limit,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from itertools import islice
 
 from policies.ledger import MEASURED, LedgerEntry
 from policies.stores.base import Counter, Denied, Granted, HeldLine, Hold, Note, Order, Row, Settled, State
@@ -83,6 +84,12 @@ class MemoryStore:
     async def beat(self, owner: str, *, now: float) -> None:
         self._beats[owner] = now
 
+    async def leave(self, owner: str) -> None:
+        self._beats.pop(owner, None)
+
+    async def owners(self) -> dict[str, float]:
+        return dict(self._beats)
+
     async def holds(self, *, hold_id: str | None = None) -> list[Hold]:
         if hold_id is not None:
             hold = self._holds.get(hold_id)
@@ -124,7 +131,7 @@ class MemoryStore:
         return found
 
     async def latest(self, *, limit: int) -> list[LedgerEntry]:
-        return list(self._ledger)[-limit:]
+        return list(islice(reversed(self._ledger), limit))[::-1]
 
     async def notes(self, *, after: int = 0) -> list[Note]:
         found = [note for note in self._notes.values() if note.revision > after]

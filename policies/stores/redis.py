@@ -140,6 +140,13 @@ class RedisStore:
         for entry in unwritten:
             self.record(entry)
 
+    async def leave(self, owner: str) -> None:
+        await self._wire.call("HDEL", self._owners, owner)
+
+    async def owners(self) -> dict[str, float]:
+        beats = _pairs(await self._wire.call("HGETALL", self._owners))
+        return {owner.decode(): float(beat_at) for owner, beat_at in beats.items()}
+
     async def holds(self, *, hold_id: str | None = None) -> list[Hold]:
         ids = [hold_id.encode()] if hold_id is not None else await self._wire.call("ZRANGE", self._index, 0, -1)
         owners, *found = await asyncio.gather(
@@ -153,12 +160,14 @@ class RedisStore:
 
     async def counters(self, *, series_prefix: str = "") -> list[Row]:
         names = await self._counter_names(series_prefix)
-        found = await asyncio.gather(*(self._wire.call("HMGET", name, "u", "h") for name in names))
         rows = []
-        for name, (used, held) in zip(names, found, strict=True):
-            series, slot = self._place(name)
-            rows.append(Row(series, slot, int(used or 0), int(held or 0), 0.0))
-        return sorted(rows)
+        for start in range(0, len(names), PAGE):
+            some = names[start : start + PAGE]
+            found = await asyncio.gather(*(self._wire.call("HMGET", name, "u", "h") for name in some))
+            for name, (used, held) in zip(some, found, strict=True):
+                series, slot = self._place(name)
+                rows.append(Row(series, slot, int(used or 0), int(held or 0), 0.0))
+        return await asyncio.to_thread(sorted, rows)
 
     async def reset(self, series_prefix: str) -> int:
         names = [
@@ -203,8 +212,16 @@ class RedisStore:
         return [int(output) for output in found]
 
     async def latest(self, *, limit: int) -> list[LedgerEntry]:
-        page = await self._wire.call("XREVRANGE", self._ledger, "+", "-", "COUNT", limit)
-        return [ledger_entry(orjson.loads(fields[1])) for _, fields in reversed(page)]
+        lines: list[bytes] = []  # newest first
+        before = "+"
+        while len(lines) < limit:
+            page = await self._wire.call("XREVRANGE", self._ledger, before, "-", "COUNT", min(PAGE, limit - len(lines)))
+            lines += [fields[1] for _, fields in page]
+            if len(page) < PAGE:
+                break
+            before = f"({page[-1][0].decode()}"
+        # Off the loop: ten thousand lines take longer to read than a request should wait.
+        return await asyncio.to_thread(lambda: [ledger_entry(orjson.loads(line)) for line in reversed(lines)])
 
     async def notes(self, *, after: int = 0) -> list[Note]:
         if int(await self._wire.call("GET", self._revision) or 0) <= after:

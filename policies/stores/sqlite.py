@@ -9,7 +9,7 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from policies.ledger import LedgerEntry
 from policies.model import StoreLost
@@ -17,6 +17,7 @@ from policies.stores.base import Counter, Denied, Granted, HeldLine, Hold, Note,
 from policies.stores.ledger_rows import ledger_row
 from policies.stores.sqlite_checkpoints import Checkpoints
 from policies.stores.sqlite_file import PRUNED_AT_ONCE, SqliteFile, SqliteReader
+from policies.stores.sqlite_operations import Operation, answer_all, resolve
 
 BATCH_MOST = 512
 """Operations in one transaction: more would keep other processes waiting for the file."""
@@ -30,14 +31,6 @@ HERE_MOST = 32
 PAGE = 1_000
 
 T = TypeVar("T")
-
-
-class _Operation(NamedTuple):
-    run: Callable[[SqliteFile], Any]
-    future: asyncio.Future[Any] | None
-    """Who waits for it; None for what must be written in the end, however often it takes."""
-    brief: bool = False
-    """Whether it reads and writes a few rows, and never waits for the disk."""
 
 
 class SqliteStore:
@@ -55,13 +48,13 @@ class SqliteStore:
     def __init__(self, path: Path, *, busy_timeout_s: float = 5.0) -> None:
         self.path = path
         self._busy_timeout_s = busy_timeout_s
-        self._waiting: list[_Operation] = []
+        self._waiting: list[Operation] = []
         self._in_turn = self._crowded = False
         self._met = 0
         self._handed = self._taken = self._done = 0
         self._writing = threading.Lock()
         self._checkpoints = Checkpoints(path, in_pause=self._pause_writing)
-        self._queue: queue.SimpleQueue[list[_Operation] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[Operation] | None] = queue.SimpleQueue()
         self._file: SqliteFile | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -94,6 +87,12 @@ class SqliteStore:
     async def beat(self, owner: str, *, now: float) -> None:
         await self._submit(lambda file: file.beat(owner, now))
 
+    async def leave(self, owner: str) -> None:
+        await self._submit(lambda file: file.leave(owner))
+
+    async def owners(self) -> dict[str, float]:
+        return await self._ask(lambda reader: reader.owners())
+
     async def holds(self, *, hold_id: str | None = None) -> list[Hold]:
         return await self._ask(lambda reader: reader.holds(hold_id))
 
@@ -107,7 +106,7 @@ class SqliteStore:
         row = ledger_row(entry)
         if self._closed:
             raise StoreLost(f"The budget store '{self.path}' is closed.")
-        self._waiting.append(_Operation(lambda file: file.record(row), None, brief=True))
+        self._waiting.append(Operation(lambda file: file.record(row), None, brief=True))
         self._count()
 
     async def entries(
@@ -166,7 +165,7 @@ class SqliteStore:
         if self._closed:
             future.set_exception(StoreLost(f"The budget store '{self.path}' is closed."))
             return future
-        operation = _Operation(run, future, brief)
+        operation = Operation(run, future, brief)
         if self._in_turn or self._crowded or not self._carried_out_here([operation]):
             self._waiting.append(operation)
         self._count()
@@ -186,7 +185,7 @@ class SqliteStore:
             self._waiting = []
         self._hand_over()
 
-    def _carried_out_here(self, operations: Sequence[_Operation]) -> bool:
+    def _carried_out_here(self, operations: Sequence[Operation]) -> bool:
         """Carry out operations on the event loop's own thread, if nothing is in the way of doing so at once."""
         file = self._file
         if file is None or self._handed != self._done or len(operations) > HERE_MOST:
@@ -206,7 +205,7 @@ class SqliteStore:
         finally:
             self._writing.release()
         self._checkpoints.wrote(rows)
-        _resolve([(each.future, result) for each, result in zip(operations, results, strict=True) if each.future])
+        resolve([(each.future, result) for each, result in zip(operations, results, strict=True) if each.future])
         return True
 
     def _hand_over(self) -> None:
@@ -238,7 +237,7 @@ class SqliteStore:
 
     def _work(self) -> None:
         """The thread: run batch after batch until the last one."""
-        unwritten: list[_Operation] = []
+        unwritten: list[Operation] = []
         last = False
         while not last:
             batch, last = self._next_batch()
@@ -255,13 +254,13 @@ class SqliteStore:
                 # Before anybody is answered: who asks again at once is to find the way free.
                 self._done = self._taken
             for answers in carried_out:
-                _answer(answers)
+                answer_all(answers)
         with self._writing:
             file, self._file = self._file, None
             if file is not None:
                 file.close()
 
-    def _carry_out(self, operations: Sequence[_Operation]) -> list[tuple[_Operation, Any]]:
+    def _carry_out(self, operations: Sequence[Operation]) -> list[tuple[Operation, Any]]:
         """Run operations in one transaction; return each with its result, or with what it failed of.
 
         The file is opened when it is needed, and again after it failed.
@@ -311,7 +310,7 @@ class SqliteStore:
                 file.roll_back()
             file.close()
 
-    def _next_batch(self) -> tuple[list[_Operation], bool]:
+    def _next_batch(self) -> tuple[list[Operation], bool]:
         batch = self._queue.get()
         if batch is None:
             return [], True
@@ -326,23 +325,3 @@ class SqliteStore:
             batch += more
             self._taken += 1
         return batch, False
-
-
-def _answer(results: Sequence[tuple[_Operation, Any]]) -> None:
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = {}
-    for operation, result in results:
-        if operation.future is not None:
-            by_loop.setdefault(operation.future.get_loop(), []).append((operation.future, result))
-    for loop, answers in by_loop.items():
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and with it everybody who waited
-            loop.call_soon_threadsafe(_resolve, answers)
-
-
-def _resolve(answers: Sequence[tuple[asyncio.Future[Any], Any]]) -> None:
-    for future, result in answers:
-        if future.done():
-            continue
-        if isinstance(result, Exception):
-            future.set_exception(result)
-        else:
-            future.set_result(result)

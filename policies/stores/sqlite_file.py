@@ -168,6 +168,9 @@ class SqliteFile:
     def beat(self, owner: str, now: float) -> None:
         self._execute("INSERT OR REPLACE INTO owners VALUES (?, ?)", (owner, now))
 
+    def leave(self, owner: str) -> None:
+        self._execute("DELETE FROM owners WHERE owner = ?", (owner,))
+
     def reset(self, series_prefix: str) -> int:
         """Works on the table itself, so what is remembered is forgotten."""
         below = series_prefix.endswith("|")
@@ -243,6 +246,9 @@ class SqliteReader:
             (hold_id, hold_id),
         )
         return [Hold._make((*row[:7], _lines(row[7]), row[8])) for row in rows]
+
+    def owners(self) -> dict[str, float]:
+        return dict(self._connection.execute("SELECT owner, beat_at FROM owners").fetchall())
 
     def counters(self, series_prefix: str) -> list[Row]:
         rows = self._connection.execute(

@@ -82,7 +82,8 @@ async def test_the_ledger_has_a_row_for_what_reached_a_budget(gateway: RunningGa
     assert rows[0].tags == {"team": "search"}
     assert rows[0].features
     assert (rows[1].input_tokens, rows[1].output_tokens) == (0, 0)
-    assert rows[2].refused_by == "main"
+    assert (rows[2].refused_by, rows[2].refused_for) == ("main", "never_fits")
+    assert rows[2].refused_limit == "tokens per minute"
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 
-from gateway.owners import dead_owners, new_owner
+from gateway.owners import dead_owners, new_owner, place_of
 
 
 def test_a_process_that_ended_is_dead_and_a_running_one_is_not() -> None:
@@ -26,3 +27,9 @@ def test_two_owners_in_one_process_are_both_alive() -> None:
 
 def test_two_owners_never_share_a_name() -> None:
     assert new_owner() != new_owner()
+
+
+def test_an_owner_tells_where_it_runs() -> None:
+    assert place_of(new_owner()) == (socket.gethostname(), os.getpid())
+    assert place_of("elsewhere/pid:[1]:77:dd") == ("elsewhere", 77)
+    assert place_of("odd") == ("", 0)

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from policies.matching import PolicyIndex, series
+from policies.matching import PolicyIndex, concerns, series
 from policies.model import Budget, Key, Limit, Match, Subject, Weights
 from policies.policy import Policy
 
@@ -131,3 +131,20 @@ def test_matching_stays_flat_when_ten_thousand_keys_have_budgets_of_their_own() 
         return best
 
     assert seconds(10_000) < 4 * seconds(10)
+
+
+@pytest.mark.parametrize(
+    ("match", "concerned"),
+    [
+        (Match(), True),
+        (Match(tags={"team": ("sea*",)}), True),
+        (Match(tags={"team": ("ads",)}), False),
+        (Match(tags={"app": ("web",)}), True),
+        (Match(model=("gpt-4*",)), True),
+        (Match(model=("claude-*",)), False),
+    ],
+)
+def test_budget_concerns_what_it_can_meet(match: Match, concerned: bool) -> None:
+    budget = Budget("b", REQUESTS, match)
+    assert concerns(budget, tag="team", value="search", model="openai/gpt-4o") is concerned
+    assert concerns(budget)

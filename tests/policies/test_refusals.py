@@ -143,3 +143,18 @@ async def test_same_request_passes_after_the_wait_it_was_told(
 
 def test_moment_is_told_in_whole_seconds_rounded_up() -> None:
     assert iso(NOON - 0.5) == "2026-03-10T12:00:30Z"
+
+
+@pytest.mark.parametrize(
+    ("refusal", "limit"),
+    [
+        (Refusal("window_full", "b", "all", "", unit="input_tokens", per="minute"), "input tokens per minute"),
+        (Refusal("window_full", "b", "all", "", unit="concurrent", per="total"), "concurrent requests"),
+        (Refusal("quota_spent", "b", "all", "", unit="requests", per="total"), "requests in total"),
+        (Refusal("never_fits", "b", "all", "", unit="input_tokens"), "input tokens in one request"),
+        (Refusal("model_denied", "b", "all", ""), ""),
+        (Refusal("output_cap_required", "b", "all", "", unit="output_tokens"), ""),
+    ],
+)
+def test_refusal_names_its_limit_where_it_was_one(refusal: Refusal, limit: str) -> None:
+    assert refusal.limit_named == limit

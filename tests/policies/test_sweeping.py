@@ -148,3 +148,13 @@ async def test_hundreds_of_orphans_are_all_settled_in_one_sweep(store: BudgetSto
     assert await store.holds() == []
     assert await figures(heir) == [(250 * 20, 0)]
     assert [line.outcome async for line in store.entries()] == ["abandoned"] * 250
+
+
+async def test_an_owner_that_ends_in_good_order_is_seen_no_more(kept_url: str) -> None:
+    ending, staying = process(open_store(kept_url), "ending"), process(open_store(kept_url), "staying")
+    for each in (ending, staying):
+        await each.sweep(now=NOON)
+    assert set(await staying.store.owners()) == {"ending", "staying"}
+    await ending.close(now=NOON)
+    assert set(await staying.store.owners()) == {"staying"}
+    await staying.close(now=NOON)

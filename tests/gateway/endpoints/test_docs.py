@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import re
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,20 +16,10 @@ import swagger_ui_bundle
 from gateway.endpoints.admission_answers import Facts
 from gateway.openapi.operations import OPERATIONS
 from gateway.routes import DIRECT_ENDPOINTS
+from tests.browser import CHROMIUM, NO_CHROMIUM, QUIET
 from tests.conftest import KEY, RunningGateway, StartGateway, config_for, digest
 
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-# What Chromium does by itself (updates, the time) finds no name to go to.
-QUIET = (
-    "--headless",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--no-first-run",
-)
 
 
 async def described(start_gateway: StartGateway) -> tuple[RunningGateway, dict[str, Any]]:
@@ -113,7 +102,7 @@ def test_swagger_ui_reads_openapi_3_1() -> None:
     assert re.search(r"swagger-ui-5\.", str(swagger_ui_bundle.swagger_ui_path))
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here (Debian: apt-get install chromium)")
+@pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
 async def test_docs_show_the_operations_and_ask_only_this_gateway(start_gateway: StartGateway, tmp_path: Path) -> None:
     gateway, document = await described(start_gateway)
     log = tmp_path / "net.json"

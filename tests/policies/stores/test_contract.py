@@ -245,6 +245,16 @@ async def test_reserve_and_settle_take_effect_in_the_order_they_were_called(stor
     assert await store.holds() == []
 
 
+async def test_owners_are_known_until_they_leave(store: BudgetStore) -> None:
+    await store.beat("one", now=NOW)
+    await store.beat("two", now=NOW)
+    await store.beat("one", now=NOW + 5)
+    assert await store.owners() == {"one": NOW + 5, "two": NOW}
+    await store.leave("two")
+    await store.leave("nobody")
+    assert await store.owners() == {"one": NOW + 5}
+
+
 AMOUNTS = st.integers(0, 60)
 ASKS = st.lists(
     st.tuples(

@@ -78,3 +78,19 @@ async def test_a_store_in_memory_keeps_so_many_lines(store_url: str) -> None:
     assert 300 <= len(kept) <= 400  # Redis drops whole blocks of a hundred
     assert kept[-1].request_id == "q999"
     await store.close()
+
+
+async def test_the_latest_lines_are_all_there_when_they_are_many(store: BudgetStore) -> None:
+    for number in range(1_203):
+        store.record(line(number))
+    assert [each.request_id for each in await store.latest(limit=1_100)] == [f"q{n}" for n in range(103, 1_203)]
+
+
+async def test_the_ledger_keeps_why_a_request_was_refused(store: BudgetStore) -> None:
+    refused = LedgerEntry(
+        "q", NOON, "alice", "gpt-4o", "", "refused",
+        refused_by="plan", refused_for="window_full", refused_limit="tokens per minute",
+    )  # fmt: skip
+    store.record(refused)
+    store.record(line(1))
+    assert await store.latest(limit=2) == [refused, line(1)]

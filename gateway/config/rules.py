@@ -151,7 +151,7 @@ def _store_address(document: Document, url: str) -> Iterator[Problem]:
     from policies.stores import open_store  # late: reads the address, connects to nothing
 
     try:
-        open_tokenizers(url)
+        open_store(url)
     except ValueError as error:
         if "store.url '" in str(error):
             return  # no store at all: the field itself says so

@@ -17,8 +17,8 @@ _EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S1
 
 def status(host: str, port: int, *, tls: bool = False) -> int:
     """The status code of /health; 0 when what answers speaks no HTTP. Raises `OSError` when nothing answers."""
-    with socket.create_connection((host, port), timeout=TIMEOUT_S) as plain:
-        connection = _encrypted(plain) if tls else plain
+    plain = socket.create_connection((host, port), timeout=TIMEOUT_S)
+    with plain, _encrypted(plain) if tls else plain as connection:
         connection.sendall(_ASKED)
         words = connection.recv(64).split(None, 2)
     return int(words[1]) if len(words) > 1 and words[0].startswith(b"HTTP/") and words[1].isdigit() else 0

@@ -15,7 +15,7 @@ endif
 export MODELS_DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check audit fuzz fix bench overspend compat tokenizers image clean
+.PHONY: help setup run test check audit fuzz fix bench overspend compat tokenizers image bundle delivery clean
 
 help: ## show this help
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -59,8 +59,14 @@ tokenizers: $(VENV)/.installed ## fetch tokenizers that are missing, verify all
 	@$(BIN)/tollgate tokenizers fetch
 	@$(BIN)/tollgate tokenizers verify
 
-image: ## build the container image tollgate:latest
-	docker build -t tollgate:latest .
+image: ## build the container image tollgate:latest (docs/deploy/image.md)
+	@packaging/image.sh
+
+bundle: setup ## everything in one file, for machines without a network (docs/air-gapped.md)
+	@packaging/bundle.sh dist $(BUNDLE_ARGS)
+
+delivery: setup ## build image and bundle, and run both where there is no network
+	@$(BIN)/python -m pytest -m delivery $(DELIVERY_ARGS) tests/delivery
 
 clean: ## remove what setup made (tokenizers stay)
 	rm -rf $(VENV) $(COMPAT) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -37,13 +37,13 @@ from gateway.webhook import Webhook
 from policies.engine import BudgetEngine
 from policies.model import StoreLost
 from policies.stores import open_store
+from tokenizers_offline.carried import open_tokenizers
 from tokenizers_offline.catalog import Catalog, Override
 from tokenizers_offline.counter import TokenCounter
 from tokenizers_offline.encoders import Encoders
 from tokenizers_offline.learning import DriftLearner
 from tokenizers_offline.overheads import Overheads
 from tokenizers_offline.prompt import CountingError
-from tokenizers_offline.store import TokenizerStore
 
 _log = structlog.get_logger("app")
 
@@ -64,7 +64,7 @@ UPSTREAM_KEEPALIVE_S = 55.0
 
 def load_tokenizers(settings: Settings) -> TokenCounter:
     """The counter for a configuration, safe to share by forking."""
-    store = TokenizerStore(settings.tokenizers.dir)
+    store = open_tokenizers(settings.tokenizers.dir)
     overrides = {
         name: Override(each.like, each.encoding, each.layout, each.max_output_tokens)
         for name, each in settings.tokenizers.models.items()

@@ -4,13 +4,15 @@ gateway knows what is installed (`tokenizers_offline.store`)."""
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any, Literal, cast
 
 import yaml
+
+from tokenizers_offline.prompt import CountingError
 
 Form = Literal["json", "ranks", "sentencepiece", "llama-js"]
 
@@ -69,6 +71,37 @@ class Encodings:
 
     encodings: Mapping[str, Encoding]
     templates: Mapping[str, Source]
+
+    def of_families(self, families: Iterable[str]) -> tuple[str, ...]:
+        """The encodings that package registries have of some families, and the chat templates in the same packages.
+
+        A family is named by how it begins: `qwen` is all of Qwen's. Raises `UnknownFamily`.
+        """
+        chosen: dict[str, Encoding] = {}
+        for family in families:
+            found = {name: each for name, each in self._fetched() if _begins(each.family, family)}
+            if not found:
+                raise UnknownFamily(family, {each.family for _, each in self._fetched()})
+            chosen |= found
+        packages = {encoding.sources[0].package for encoding in chosen.values()}
+        return (*chosen, *(name for name, source in self.templates.items() if source.package in packages))
+
+    def _fetched(self) -> Iterator[tuple[str, Encoding]]:
+        return ((name, encoding) for name, encoding in self.encodings.items() if encoding.by_default)
+
+
+class UnknownFamily(CountingError):
+    """No encoding is of a family; the message lists those there are."""
+
+    def __init__(self, family: str, known: Iterable[str]) -> None:
+        listed = ", ".join(sorted({each.replace(",", "").split()[0].lower() for each in known}))
+        super().__init__(f"No family is called '{family}'. There are {listed}.")
+
+
+def _begins(family: str, asked: str) -> bool:
+    """Whether a family's words begin with the words asked for."""
+    words, wanted = (text.lower().replace(",", " ").split() for text in (family, asked))
+    return bool(wanted) and words[: len(wanted)] == wanted
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Writes the tokenizer store: install, forget, export to a bundle, import one.
+"""Writes the tokenizer store: install, forget, compare again. `bundles` carries it elsewhere.
 
 Every file is finished under another name, flushed, then renamed into place, and an encoding's own file comes last:
 whatever is interrupted, the store holds whole encodings only.
@@ -7,16 +7,13 @@ whatever is interrupted, the store holds whole encodings only.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
-import re
-import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from tokenizers_offline.encoders import check_engines, check_id
@@ -26,14 +23,8 @@ from tokenizers_offline.segments import Splitter, splits_of
 from tokenizers_offline.store import FORMAT, DamagedStore, InstalledEncoding, TokenizerStore, valid_name
 from tokenizers_offline.vocabulary import Vocabulary, assemble
 
-_BUNDLED = re.compile(r"(encodings|templates)/[A-Za-z0-9][A-Za-z0-9._-]*\.json|cores/[0-9a-f]{32}\.z")
 _COMPRESSION = 6
 """zlib's level: 9 takes four times as long to save one part in fifty (measured on o200k's core)."""
-_LARGEST_FILE_BYTES = 256 * 1024 * 1024
-
-
-class BadBundle(CountingError):
-    """A bundle that is not one, or not whole; the message says what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +59,7 @@ class StoreWriter:
         verdict = self._known_verdict(record) or _judge(record, vocabulary.core)
         core = self.store.core_path(record.core)
         if not core.exists():
-            _write(core, zlib.compress(vocabulary.core.encode(), _COMPRESSION))
+            write_whole(core, zlib.compress(vocabulary.core.encode(), _COMPRESSION))
         for extra, text in vocabulary.templates.items():
             self.install_template(f"{name}.{extra}" if extra else name, text, source=source)
         replaced = self._core_of(name)
@@ -85,50 +76,16 @@ class StoreWriter:
         data = {"format": FORMAT, "id": template_id, "sha256": digest, "source": source, "text": text}
         _write_json(self.root / "templates" / f"{template_id}.json", data)
 
-    def recheck(self, name: str) -> Installed:
-        """Read an installed encoding anew, verify it, compare the engines again and record the verdict."""
-        record = TokenizerStore(self.root).encoding(name)
-        core = self.store.core(record.core)
-        verdict = _judge(record, core)
-        self._write_record(record, verdict)
+    def recheck(self, name: str, *, source: TokenizerStore | None = None) -> Installed:
+        """Read an installed encoding anew, verify it and compare the engines again; `source` may have it where this
+        writer does not write. The verdict is recorded if it is here."""
+        here = TokenizerStore(self.root)
+        store = source or here
+        record = store.encoding(name)
+        verdict = _judge(record, store.core(record.core))
+        if name in here.installed():
+            self._write_record(record, verdict)
         return Installed(name=name, engine=verdict.engine, why=verdict.why)
-
-    def export(self, bundle: Path, names: Iterable[str]) -> int:
-        """Write the named encodings and every chat template to a tar file; returns how many encodings."""
-        wanted = sorted(set(names))
-        files = {f"encodings/{name}.json" for name in wanted}
-        files |= {f"cores/{self.store.core_path(self.store.encoding(name).core).name}" for name in wanted}
-        files |= {f"templates/{template}.json" for template in self.store.templates()}
-        for name in wanted:
-            self.store.document(name)  # a damaged store must not travel
-        buffer = bundle.with_name(bundle.name + ".part")
-        with tarfile.open(buffer, "w") as archive:
-            for file in sorted(files):
-                entry = tarfile.TarInfo(file)
-                data = (self.root / file).read_bytes()
-                entry.size = len(data)
-                archive.addfile(entry, io.BytesIO(data))
-        buffer.replace(bundle)
-        return len(wanted)
-
-    def import_bundle(self, bundle: Path) -> tuple[str, ...]:
-        """Verify a bundle whole, then install everything in it; returns the encodings' names."""
-        with tempfile.TemporaryDirectory(dir=_folder(self.root), prefix=".import-") as temporary:
-            staged = Path(temporary)
-            _unpack(bundle, staged)
-            arrived = TokenizerStore(staged)
-            names = arrived.installed()
-            if not names:
-                raise BadBundle(f"{bundle} holds no tokenizers. Make one with: tollgate tokenizers export BUNDLE")
-            for name in names:
-                arrived.document(name)
-            for template in arrived.templates():
-                arrived.template(template)
-            for kind in ("cores", "templates", "encodings"):
-                for file in sorted((staged / kind).glob("*")) if (staged / kind).exists() else ():
-                    _folder(self.root / kind)
-                    file.replace(self.root / kind / file.name)
-            return names
 
     def _known_verdict(self, record: InstalledEncoding) -> _Verdict | None:
         """The verdict on an installed encoding of the same revision, if both engines are still those."""
@@ -203,26 +160,12 @@ def _proven_splits(record: InstalledEncoding, core: str, count: Any) -> tuple[st
     return possible
 
 
-def _unpack(bundle: Path, staged: Path) -> None:
-    try:
-        with tarfile.open(bundle) as archive:
-            for entry in archive:
-                name = PurePosixPath(entry.name).as_posix()
-                if not entry.isfile() or not _BUNDLED.fullmatch(name) or entry.size > _LARGEST_FILE_BYTES:
-                    raise BadBundle(f"{bundle} holds '{entry.name}', which no tokenizer bundle has.")
-                data = archive.extractfile(entry)
-                assert data is not None
-                _folder((staged / name).parent)
-                (staged / name).write_bytes(data.read())
-    except (OSError, tarfile.TarError) as error:
-        raise BadBundle(f"{bundle} cannot be read as a bundle: {error}") from error
-
-
 def _write_json(path: Path, data: Mapping[str, Any]) -> None:
-    _write(path, json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode())
+    write_whole(path, json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode())
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file that is either there whole or not there, also after a power cut."""
     descriptor, temporary = tempfile.mkstemp(dir=_folder(path.parent), prefix=".part-")
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -4,7 +4,8 @@
     ROOT/cores/ID.z             zlib of vocabulary and merges; one file for all encodings that share them
     ROOT/templates/ID.json      a chat template and its SHA-256
 
-`tokenizers_offline.installing` writes these files, each by renaming a finished one into place.
+`tokenizers_offline.installing` writes these files, each by renaming a finished one into place. A second folder of the
+same form may lie beneath: what the first has not is read there (see `tokenizers_offline.carried`).
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from tokenizers_offline.vocabulary import assemble, revision_of
 FORMAT = 1
 """Version of the files' form. A store of another form is refused, never guessed at."""
 
+LARGEST_CORE_BYTES = 256 * 1024 * 1024
+"""What a core may unfold to: seven times the largest there is. A file that promises more is not unfolded."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -34,6 +38,8 @@ class DamagedStore(CountingError):
 
     def __init__(self, path: Path, why: str) -> None:
         super().__init__(f"{path}: {why}. Install it again: tollgate tokenizers fetch --again {path.stem}")
+        self.path = path
+        self.why = why
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,41 +59,40 @@ class InstalledEncoding:
 
 
 class TokenizerStore:
-    """Reads one directory of installed tokenizers. Safe to share between threads; never writes."""
+    """Reads one directory of installed tokenizers, and one beneath it. Safe to share between threads; never writes."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, beneath: Path | None = None) -> None:
         self.root = root
-        self._templates_folder = str(root / "templates")
+        self.roots = (root,) if beneath is None else (root, beneath)
+        self._template_folders = [f"{each}/templates" for each in self.roots]
         self._lock = threading.Lock()
         self._records: dict[str, tuple[int, InstalledEncoding]] = {}
         self._templates: dict[str, tuple[int, str]] = {}
-        self._listed: tuple[int, tuple[str, ...]] = (-1, ())
+        self._listed: tuple[tuple[int, ...], tuple[str, ...]] = ((), ())
 
     def installed(self) -> tuple[str, ...]:
         """The names of the installed encodings, sorted. A fetch while the gateway runs is seen at once."""
-        try:
-            changed = self._folder("encodings").stat().st_mtime_ns
-        except FileNotFoundError:
-            return ()
+        changed = tuple(_changed(root / "encodings") for root in self.roots)
         if self._listed[0] != changed:
-            names = sorted(path.stem for path in self._folder("encodings").glob("*.json"))
-            self._listed = (changed, tuple(names))
+            self._listed = (changed, self._names("encodings"))
         return self._listed[1]
 
     def templates(self) -> tuple[str, ...]:
         """The ids of the installed chat templates, sorted."""
-        return tuple(sorted(path.stem for path in self._folder("templates").glob("*.json")))
+        return self._names("templates")
 
     def template(self, template_id: str) -> str:
         """An installed chat template; "" when there is none of that id."""
         if not _NAME.fullmatch(template_id):
             return ""
-        name = (
-            f"{self._templates_folder}/{template_id}.json"  # asked for with every prompt: pathlib costs as much again
-        )
-        try:
-            changed = os.stat(name).st_mtime_ns
-        except FileNotFoundError:
+        for folder in self._template_folders:
+            name = f"{folder}/{template_id}.json"  # asked for with every prompt: pathlib costs as much again
+            try:
+                changed = os.stat(name).st_mtime_ns
+                break
+            except FileNotFoundError:
+                continue
+        else:
             return ""
         known = self._templates.get(template_id)
         if known is not None and known[0] == changed:
@@ -108,7 +113,7 @@ class TokenizerStore:
         """What is known about an installed encoding; raises `TokenizerUnavailable` when it is not installed."""
         if not _NAME.fullmatch(name):
             raise TokenizerUnavailable(name, name)
-        path = self._folder("encodings") / f"{name}.json"
+        path = self.path("encodings", f"{name}.json")
         try:
             changed = path.stat().st_mtime_ns
         except FileNotFoundError:
@@ -130,19 +135,34 @@ class TokenizerStore:
         """A stored core's text, checked against its SHA-256."""
         path = self.core_path(core_id)
         try:
-            data = zlib.decompress(path.read_bytes())
+            unfolding = zlib.decompressobj()
+            data = unfolding.decompress(path.read_bytes(), LARGEST_CORE_BYTES)
         except (OSError, zlib.error) as error:
             raise DamagedStore(path, f"the vocabulary cannot be read ({error})") from error
-        if hashlib.sha256(data).hexdigest() != core_id:
+        if not unfolding.eof or hashlib.sha256(data).hexdigest() != core_id:
             raise DamagedStore(path, "the vocabulary does not match its SHA-256")
         return data.decode()
 
     def core_path(self, core_id: str) -> Path:
         """Where a core is kept."""
-        return self._folder("cores") / f"{core_id[:32]}.z"
+        return self.path("cores", f"{core_id[:32]}.z")
 
-    def _folder(self, kind: str) -> Path:
-        return self.root / kind
+    def path(self, kind: str, file: str) -> Path:
+        """Where a file is read: in the upper folder, or in the one beneath if only that has it."""
+        for root in self.roots[1:]:
+            if not (self.root / kind / file).exists() and (root / kind / file).exists():
+                return root / kind / file
+        return self.root / kind / file
+
+    def _names(self, kind: str) -> tuple[str, ...]:
+        return tuple(sorted({path.stem for root in self.roots for path in (root / kind).glob("*.json")}))
+
+
+def _changed(folder: Path) -> int:
+    try:
+        return folder.stat().st_mtime_ns
+    except FileNotFoundError:
+        return -1
 
 
 def valid_name(name: str) -> bool:

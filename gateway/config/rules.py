@@ -166,9 +166,9 @@ def _tokenizers(document: Document) -> Iterator[Problem]:
     preload = preload if isinstance(preload, list) else []
     if not models and not preload:
         return
-    from tokenizers_offline.store import TokenizerStore
+    from tokenizers_offline.carried import open_tokenizers
 
-    installed = TokenizerStore(Path(str(section.get("dir", "models")))).installed()
+    installed = open_tokenizers(Path(str(section.get("dir", "models")))).installed()
     if not models and set(map(str, preload)) <= set(installed):
         return
     from tokenizers_offline.catalog import Catalog, CatalogError, Override  # late: reading it takes a while

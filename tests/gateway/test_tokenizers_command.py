@@ -85,6 +85,40 @@ def test_bundle_takes_tokenizers_to_another_machine(models: Path, own_file: Path
     assert TokenizerStore(elsewhere).installed() == ("mine",)
 
 
+def test_export_takes_only_what_was_asked_for(models: Path, own_file: Path, tmp_path: Path) -> None:
+    for name in ("mine", "o200k_base", "qwen3"):
+        run("add", name, own_file)
+    chosen = run("export", tmp_path / "few.tar", "mine", "--family", "qwen", "--model", "qwen3-8b")
+    assert "2 tokenizers are in" in chosen.output
+    run("import", tmp_path / "few.tar", "--dir", tmp_path / "elsewhere")
+    assert TokenizerStore(tmp_path / "elsewhere").installed() == ("mine", "qwen3")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "why"),
+    [
+        (("absent",), "absent is not in"),
+        (("--family", "nobody"), "No family is called 'nobody'"),
+        (("--family", "llama"), "No tokenizer of the family 'llama' is installed"),
+        (("--model", "no-such-model"), "not in the tokenizer catalog"),
+    ],
+)
+def test_export_fails_when_what_was_asked_for_is_not_there(
+    models: Path, own_file: Path, tmp_path: Path, chosen: tuple[str, ...], why: str
+) -> None:
+    run("add", "mine", own_file)
+    assert why in str(failure(run("export", tmp_path / "few.tar", *chosen)))
+    assert not (tmp_path / "few.tar").exists()
+
+
+def test_wheel_is_written_for_pip(models: Path, own_file: Path, tmp_path: Path) -> None:
+    run("add", "mine", own_file)
+    assert "pip install --no-index" in run("wheel", tmp_path / "wheels").output
+    (wheel,) = (tmp_path / "wheels").iterdir()
+    assert wheel.name.startswith("tollgate_tokenizers-")
+    assert wheel.suffix == ".whl"
+
+
 def test_import_fails_when_the_file_is_no_bundle(models: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.tar").write_text("no tar file")
     assert failure(run("import", tmp_path / "bad.tar")).exit_code == 1

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from tokenizers_offline.catalog import Catalog
-from tokenizers_offline.encodings import Encoding, load_encodings, read_encodings
+from tokenizers_offline.encodings import Encoding, UnknownFamily, load_encodings, read_encodings
 
 KNOWN = load_encodings()
 FETCHED = [encoding for encoding in KNOWN.encodings.values() if encoding.by_default]
@@ -37,6 +37,21 @@ def test_openai_family_needs_no_npm() -> None:
 def test_hub_only_encodings_are_named_but_not_fetched_unasked() -> None:
     hub_only = {name for name, encoding in KNOWN.encodings.items() if not encoding.by_default}
     assert hub_only == {"baichuan", "chatglm", "chatglm2", "internlm", "llama-4"}
+
+
+def test_family_is_all_that_begins_with_it_and_what_comes_in_the_same_packages() -> None:
+    qwen = KNOWN.of_families(["qwen"])
+    assert {"qwen", "qwen2.5", "qwen3", "qwq"} <= set(qwen)
+    assert "deepseek-v3" not in qwen
+    assert "qwen3.6" in qwen, "a chat template of its own"
+    assert KNOWN.of_families(["OpenAI"]) == ("cl100k_base", "o200k_base", "o200k_harmony")
+    assert KNOWN.of_families([]) == ()
+
+
+@pytest.mark.parametrize("family", ["", "q", "internlm 1"])
+def test_family_is_refused_when_no_registry_has_any_of_it(family: str) -> None:
+    with pytest.raises(UnknownFamily, match="qwen"):
+        KNOWN.of_families([family])
 
 
 def test_numbered_tokens_are_spelt_out() -> None:

@@ -43,7 +43,7 @@ def write_page(rows: Sequence[tuple[Row, dict[str, Result]]], *, at: datetime, t
     tried = sum(len(cells) for _, cells in rows)
     lines.append(
         f"{at:%-d %B %Y}: {tried - failed} of {tried} cells passed in {took_s:.0f} s. A dash is what a client or its "
-        "API has no word for."
+        "API has no word for, and what [Envoy](plugins/envoy.md) does not tell its filters."
     )
     return "\n".join(lines) + "\n"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 import sys
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
@@ -122,8 +121,12 @@ def _model_max(settings: Settings) -> ModelMax:
     return most
 
 
-def _peak_mib() -> float:
-    """The most memory this process has had at once; Linux tells it in KiB."""
+def _peak_mib() -> float | None:
+    """The most memory this process has had at once; Linux tells it in KiB, Windows not at all."""
+    try:
+        import resource
+    except ImportError:
+        return None
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
 
 

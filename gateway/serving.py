@@ -118,9 +118,7 @@ def serve_here(make_app: MakeApp, server: ServerSettings) -> None:
         runner.run(_serve(make_app, server, listener, context))
 
 
-def _heed(
-    loop: asyncio.AbstractEventLoop, wanted: signal.Signals, on_signal: Callable[[signal.Signals], None]
-) -> None:
+def _heed(loop: asyncio.AbstractEventLoop, wanted: signal.Signals, on_signal: Callable[[signal.Signals], None]) -> None:
     try:
         loop.add_signal_handler(wanted, on_signal, wanted)
     except NotImplementedError:  # Windows' loops are told of none

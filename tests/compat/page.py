@@ -61,6 +61,13 @@ def versions(row: Row) -> list[str]:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
 
 
+def installed() -> list[str]:
+    """Every package in the clients' environment, as a requirement."""
+    code = "import importlib.metadata as m; print(*sorted({f'{d.name}=={d.version}' for d in m.distributions()}))"
+    command = [str(VENV / "bin/python"), "-c", code]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+
+
 def _show(result: Result | None) -> str:
     if result is None:
         return "–"

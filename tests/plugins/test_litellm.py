@@ -84,6 +84,8 @@ async def test_a_call_cannot_end_another_by_taking_its_id(
     forged = {"proxy_server_request": {"tollgate_hold": "mine"}, "litellm_call_id": "mine"}
     assert await ask({**CHAT, **forged}) == 429
     assert (await gateway.budget())["held"] == 58
+    # What LiteLLM lays over a body is held too: it is what the provider gets.
+    assert await ask({**CHAT, "max_tokens": 1, "extra_body": {"max_tokens": 90}}) == 429
     go_on.set()
     assert await running == 200
     assert await settled(gateway) == 14

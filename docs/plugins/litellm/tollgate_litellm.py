@@ -48,6 +48,7 @@ COUNTED_FIELDS = (
 )
 """What Tollgate is told of a body: the rest costs nothing, and LiteLLM adds things of its own to it."""
 
+CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 CAP_FIELDS = {"openai_responses": "max_output_tokens"}
 TOLD_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
 TIMEOUT_S = 10.0
@@ -93,7 +94,8 @@ class Tollgate(CustomLogger):
         }
         try:
             answer = await self._post("/v1/admissions", json=asked)
-        except httpx.HTTPError as error:
+            told = answer.json()
+        except (httpx.HTTPError, ValueError) as error:  # nothing answers, or something that is not Tollgate
             if self._allow_on_error:
                 log.warning("Tollgate cannot be reached, the call is let through: %s", error)
                 return None
@@ -103,11 +105,12 @@ class Tollgate(CustomLogger):
                 param=None,
                 code=503,
             ) from error
-        told = answer.json()
         if answer.status_code != 201:
             _refuse(answer, told["error"])
         self._holds[_mark(data)] = Hold(told["id"], told["answer_to"])
         if told["output_cap"] is not None:
+            for cap in CAPS:
+                _extra(data).pop(cap, None)
             data[_cap_field(name, data)] = told["output_cap"]
         return data
 
@@ -204,9 +207,16 @@ def _mark_of(data: dict[str, Any]) -> str:
 
 def _body(data: dict[str, Any]) -> dict[str, Any]:
     """What of a call costs tokens, with the model that LiteLLM's router will ask for."""
-    body = {name: data[name] for name in COUNTED_FIELDS if data.get(name) is not None}
+    sent = {**data, **_extra(data)}
+    body = {name: sent[name] for name in COUNTED_FIELDS if sent.get(name) is not None}
     body["model"] = _model_behind(str(data.get("model", "")))
     return body
+
+
+def _extra(data: dict[str, Any]) -> dict[str, Any]:
+    """What LiteLLM lays over the body that it sends."""
+    extra = data.get("extra_body")
+    return extra if isinstance(extra, dict) else {}
 
 
 def _model_behind(name: str) -> str:

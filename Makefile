@@ -5,8 +5,13 @@
 VENV := .venv
 BIN := $(VENV)/bin
 COMPAT := .venv-compat
+# newest: of every client, as users get them; passed: what passed last time, so that CI tells of our changes only
+CLIENTS ?= newest
 MODELS_DIR ?= models
 PYTEST_ARGS ?= -n 2
+# What is written from the configuration's schema, and must be what it says.
+WRITTEN := tests/test_readme.py::test_reference_is_what_the_schema_says \
+  tests/gateway/test_advice.py::test_the_committed_schema_is_the_models_own
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 ifndef PYTHON
 PYTHON := $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -28,11 +33,11 @@ run: setup ## serve config.yaml
 test: setup ## run the tests
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-check: $(VENV)/.installed ## format, lint, types, architecture
+check: $(VENV)/.installed ## format, lint, types, architecture, reference
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -q tests/test_architecture.py
+	@$(BIN)/python -m pytest -q tests/test_architecture.py $(WRITTEN)
 	@$(BIN)/python -m tests.audit
 
 audit: $(VENV)/.installed ## known vulnerabilities of what it runs with, where the advisories can be had
@@ -45,6 +50,7 @@ fix: $(VENV)/.installed ## format, and repair what lint can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 	@$(BIN)/python -m gateway.config.reference docs/configuration.md
+	@$(BIN)/tollgate check --schema > docs/config.schema.json
 
 bench: setup ## what the README's figures come from
 	@CASES="$(CASES)" $(BIN)/python -m benchmarks
@@ -84,13 +90,14 @@ $(VENV)/.installed: pyproject.toml
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m compileall -q gateway policies tokenizers_offline
 	@touch $@
 
-# The newest of every client, apart from our own packages: they disagree about versions.
+# Clients, apart from our own packages: they disagree about versions.
 $(COMPAT)/.installed: $(VENV)/.installed tests/compat/requirements.txt tests/compat/package.json
 	@command -v npm >/dev/null && command -v nginx >/dev/null \
 	  || { echo "make compat needs npm, and nginx with njs (Debian: npm nginx libnginx-mod-http-js)." >&2; exit 1; }
 	@echo "Installing clients into $(COMPAT)"
 	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(COMPAT)
-	@$(BIN)/uv pip install --quiet --upgrade --python $(COMPAT)/bin/python -r tests/compat/requirements.txt
+	@$(BIN)/uv pip install --quiet --python $(COMPAT)/bin/python -r tests/compat/requirements.txt \
+	  $(if $(filter passed,$(CLIENTS)),--constraint tests/compat/passed.txt,--upgrade)
 	@cp tests/compat/package.json $(COMPAT)/package.json
 	@cd $(COMPAT) && npm install --no-audit --no-fund --loglevel=error
 	@touch $@

@@ -271,6 +271,8 @@ async def _follow(notes: OperatorNotes) -> None:
 async def _heed_hangups(reloader: Reloader) -> None:
     """Reload at SIGHUP, where this thread may be told of signals."""
     loop, asked = asyncio.get_running_loop(), asyncio.Event()
+    if not hasattr(signal, "SIGHUP"):  # Windows
+        return
     try:
         loop.add_signal_handler(signal.SIGHUP, asked.set)
     except (RuntimeError, ValueError, NotImplementedError):

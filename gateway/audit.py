@@ -20,7 +20,7 @@ def audit(
     structlog.get_logger("audit").info(
         action,
         actor="admin",
-        remote=request.remote,
+        remote=request[EXCHANGE].client,
         request_id=request[EXCHANGE].id,
         **on,
         before=dict(before) if before is not None else None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import sys
 from collections.abc import Iterable
 
 
@@ -51,6 +52,8 @@ def _is_dead(owner: str, *, machine: str, my_pid: int) -> bool:
         return False
     if int(pid) == my_pid:
         return owner not in _MADE_HERE
+    if sys.platform == "win32":  # there this signal is Ctrl-C, and no question
+        return False
     try:
         os.kill(int(pid), 0)
     except ProcessLookupError:

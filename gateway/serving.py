@@ -29,6 +29,9 @@ _OWN_FILES = 256
 LATE_S = 0.5
 """How long a connection taken just before the listening ended may take to bring its request."""
 
+_STOPPING = ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK")
+"""Windows has no hangup, and Ctrl-Break is its own."""
+
 MakeApp = Callable[[], Awaitable[web.Application]]
 
 
@@ -154,6 +157,13 @@ def serve_here(make_app: MakeApp, server: ServerSettings) -> None:
         runner.run(_serve(make_app, server, listener, context))
 
 
+def _heed(loop: asyncio.AbstractEventLoop, wanted: signal.Signals, on_signal: Callable[[signal.Signals], None]) -> None:
+    try:
+        loop.add_signal_handler(wanted, on_signal, wanted)
+    except NotImplementedError:  # Windows' loops are told of none
+        signal.signal(wanted, lambda *_: loop.call_soon_threadsafe(on_signal, wanted))
+
+
 async def _serve(
     make_app: MakeApp, server: ServerSettings, listener: socket.socket, context: ssl.SSLContext | None
 ) -> None:
@@ -169,8 +179,9 @@ async def _serve(
         stopping.append(received)
         stop.set()
 
-    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        loop.add_signal_handler(each, on_signal, each)
+    for name in _STOPPING:
+        if hasattr(signal, name):
+            _heed(loop, getattr(signal, name), on_signal)
     runner = make_runner(await make_app(), server)
     await runner.setup()
     try:

@@ -16,8 +16,9 @@ import typing
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import pytest
 import yaml
@@ -33,17 +34,44 @@ from tokenizers_offline.catalog import Catalog
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCKS = [(match[1], match[2]) for match in re.finditer(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)]
-REQUESTS = [
-    (command, json.loads(shown)) for (language, command), (_, shown) in itertools.pairwise(BLOCKS) if language == "bash"
-]
-PROGRAMS = [text for language, text in BLOCKS if language == "python"]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A piece of code in a document, and where it stands. `shown` is the JSON right after it, "" if there is none."""
+
+    language: str
+    text: str
+    place: str
+    shown: str
+
+    @staticmethod
+    def all_of(document: Path) -> list[Block]:
+        text = document.read_text(encoding="utf-8")
+        found = list(re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+        blocks = []
+        for match, following in itertools.zip_longest(found, found[1:]):
+            adjoins = following is not None and following[1] == "json" and following.start() - match.end() <= 1
+            place = f"{document.stem}-{text.count(chr(10), 0, match.start()) + 1}"
+            blocks.append(Block(match[1], match[2], place, following[2] if adjoins else ""))
+        return blocks
+
+
+BLOCKS = [block for document in DOCUMENTS for block in Block.all_of(document)]
+REQUESTS = [block for block in BLOCKS if block.language == "bash"]
+PROGRAMS = [block for block in BLOCKS if block.language == "python"]
+CONFIGURATIONS = [block for block in BLOCKS if block.language == "yaml"]
+
+
+class Served(NamedTuple):
+    address: str
+    folder: Path
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The shipped config.yaml, served as `make run` does, on a free port."""
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The shipped config.yaml, served as `make run` does, on a free port; and the folder that its store is in."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -52,7 +80,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         **os.environ,
         "HOST": "127.0.0.1",
         "PORT": str(port),
-        "TOLLGATE_STORE": f"sqlite:///{folder / 'budgets.db'}",
+        "TOLLGATE_STORE": f"sqlite:///{folder / 'tollgate.db'}",
         "MODELS_DIR": str(MODELS_DIR),
     }
     with (folder / "output").open("w") as output:
@@ -74,7 +102,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             break
         assert time.monotonic() < deadline, "the gateway does not answer"
         time.sleep(0.05)
-    yield f"127.0.0.1:{port}"
+    yield Served(f"127.0.0.1:{port}", folder)
     process.terminate()
     assert process.wait(timeout=15) == 0
     logged = (folder / "output").read_text()
@@ -83,39 +111,38 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def test_there_are_requests_and_programs_to_run() -> None:
-    assert len(REQUESTS) >= 4
-    assert len(PROGRAMS) >= 2
+    assert len([block for block in REQUESTS if block.shown]) >= 5
+    assert len(PROGRAMS) >= 3
+    assert len(CONFIGURATIONS) >= 6
 
 
-@pytest.mark.parametrize(("command", "shown"), REQUESTS, ids=[re.sub(r"\W+", "-", each[0][:60]) for each in REQUESTS])
-def test_request_answers_what_is_shown(address: str, command: str, shown: dict[str, Any]) -> None:
+@pytest.mark.parametrize("block", REQUESTS, ids=lambda block: block.place)
+def test_request_answers_what_is_shown(served: Served, block: Block) -> None:
+    command = block.text.replace("localhost:8000", served.address).replace("curl -s", "curl -s --fail-with-body")
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", command.replace("localhost:8000", address)],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=True,
+        ["bash", "-euo", "pipefail", "-c", command], capture_output=True, text=True, timeout=30, check=True
     )
     answer = json.loads(done.stdout)
+    shown = json.loads(block.shown) if block.shown else {}
     assert {name: answer.get(name) for name in shown} == shown
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=["openai", "anthropic"])
-def test_program_runs(address: str, program: str) -> None:
+@pytest.mark.parametrize("block", PROGRAMS, ids=lambda block: block.place)
+def test_program_runs(served: Served, block: Block) -> None:
+    program = block.text.replace("localhost:8000", served.address)
     done = subprocess.run(
-        [sys.executable, "-c", program.replace("localhost:8000", address)], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=served.folder
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
+    assert bool(done.stdout.strip()) is ("print(" in program)
 
 
-def test_configuration_shown_is_accepted(tmp_path: Path) -> None:
-    shown = [text for language, text in BLOCKS if language == "yaml"]
-    assert shown
-    for text in shown:
-        path = tmp_path / "config.yaml"
-        path.write_text(text, encoding="utf-8")
-        load_settings(path, env={"OPENAI_API_KEY": "x"})
+@pytest.mark.parametrize("block", CONFIGURATIONS, ids=lambda block: block.place)
+def test_configuration_shown_is_accepted(tmp_path: Path, block: Block) -> None:
+    path = tmp_path / "config.yaml"
+    rest = "" if "upstreams:" in block.text else 'upstreams: [{name: echo, url: "echo:"}]\n'
+    path.write_text(block.text + rest, encoding="utf-8")
+    load_settings(path, env=dict.fromkeys(re.findall(r"\$\{(\w+)\}", block.text), "x"))
 
 
 def test_shipped_config_is_accepted_and_has_the_demo_key() -> None:
@@ -166,11 +193,20 @@ def test_shipped_config_is_accepted_with_every_comment_taken_away(tmp_path: Path
     assert settings.policy.keys[0].disabled
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(document: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text(encoding="utf-8")):
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", document.read_text(encoding="utf-8")):
         assert not target.startswith("http"), f"{target}: documents stand on their own"
-        assert (document.parent / target).exists(), f"{document.name} links to {target}"
+        led_to = document.parent / target if target else document
+        assert led_to.exists(), f"{document.name} links to {target}"
+        if anchor:
+            assert anchor in anchors(led_to), f"{document.name} links to #{anchor} of {led_to.name}"
+
+
+def anchors(document: Path) -> set[str]:
+    """What headings can be linked to as: lower case, words joined by hyphens, no punctuation."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_models_table_is_what_the_catalog_says() -> None:

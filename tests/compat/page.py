@@ -43,7 +43,7 @@ def write_page(rows: Sequence[tuple[Row, dict[str, Result]]], *, at: datetime, t
     tried = sum(len(cells) for _, cells in rows)
     lines.append(
         f"{at:%-d %B %Y}: {tried - failed} of {tried} cells passed in {took_s:.0f} s. A dash is what a client or its "
-        "API has no word for."
+        "API has no word for, and what [Envoy](plugins/envoy.md) does not tell its filters."
     )
     return "\n".join(lines) + "\n"
 
@@ -58,6 +58,13 @@ def versions(row: Row) -> list[str]:
         return [subprocess.run(command, shell=True, check=True, capture_output=True, text=True).stdout.split()[0]]
     code = "import importlib.metadata as m, sys; print(*(m.version(name) for name in sys.argv[1:]))"
     command = [str(VENV / "bin/python"), "-c", code, *row.packages]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+
+
+def installed() -> list[str]:
+    """Every package in the clients' environment, as a requirement."""
+    code = "import importlib.metadata as m; print(*sorted({f'{d.name}=={d.version}' for d in m.distributions()}))"
+    command = [str(VENV / "bin/python"), "-c", code]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
 
 

@@ -6,7 +6,7 @@ import pytest
 import structlog
 
 from gateway.callers import client_address
-from tests.conftest import StartGateway, config_for
+from tests.conftest import StartGateway, config_for, digest
 
 TRUSTED = ("10.0.0.0/8", "127.0.0.1/32")
 
@@ -38,3 +38,14 @@ async def test_the_log_line_names_the_client_that_trusted_proxies_forward(
     with structlog.testing.capture_logs() as lines:
         await gateway.post("/calculate", body, headers={"X-Forwarded-For": "198.51.100.1"})
     assert [line["client"] for line in lines if line["event"] == "request"] == [client]
+
+
+async def test_the_audit_log_names_the_client_and_not_the_proxy(start_gateway: StartGateway) -> None:
+    config = config_for(server={"trusted_proxies": ["127.0.0.0/8"]}, admin={"digest": digest("admin")})
+    gateway = await start_gateway(config)
+    with structlog.testing.capture_logs() as lines:
+        response, _ = await gateway.post(
+            "/admin/keys", {"id": "bob"}, key="admin", headers={"X-Forwarded-For": "198.51.100.1"}
+        )
+    assert response.status == 201
+    assert [line["remote"] for line in lines if line.get("actor") == "admin"] == ["198.51.100.1"]

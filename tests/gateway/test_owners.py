@@ -5,6 +5,8 @@ import socket
 import subprocess
 import sys
 
+import pytest
+
 from gateway.owners import dead_owners, new_owner, place_of
 
 
@@ -18,6 +20,14 @@ def test_a_process_that_ended_is_dead_and_a_running_one_is_not() -> None:
     before_me = f"{machine}:{os.getpid()}:cc"
     elsewhere = f"elsewhere/pid:[1]:{ended.pid}:dd"
     assert dead_owners([me, gone, running, before_me, elsewhere, "", "odd"], me=me) == {gone, before_me}
+
+
+def test_no_process_is_asked_where_that_is_a_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    me = new_owner()
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert dead_owners([f"{me.rsplit(':', 2)[0]}:{ended.pid}:aa"], me=me) == frozenset()
 
 
 def test_two_owners_in_one_process_are_both_alive() -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import io
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -76,6 +79,27 @@ async def test_nginx_releases_what_the_provider_declined(
     async with gateway.client.post(url, json=CHAT, headers=AUTHORIZED) as response:
         assert response.status == 502
     assert await settled(gateway) == 0
+
+
+async def test_a_callers_headers_do_not_keep_its_answer_from_being_told(
+    gateway: RunningGateway, upstream: FakeUpstream, url: str
+) -> None:
+    """Neither another key beside the right one, nor what they say of the request's own body."""
+    body = gzip.compress(json.dumps(CHAT).encode())
+    headers = {**AUTHORIZED, "x-api-key": "sk-nobody", "Content-Encoding": "gzip", "Content-Type": "application/json"}
+    async with gateway.client.post(url, data=body, headers=headers) as response:
+        assert response.status == 200
+    assert upstream.requests[0].body == body
+    assert await settled(gateway) == 12
+
+
+async def test_nginx_forwards_long_bodies_whole(gateway: RunningGateway, upstream: FakeUpstream, url: str) -> None:
+    body = json.dumps({**CHAT, "metadata": {"padding": "x" * 8_000_000}}).encode()
+    headers = {**AUTHORIZED, "Content-Type": "application/json"}
+    async with gateway.client.post(url, data=io.BytesIO(body), headers=headers) as response:
+        assert response.status == 200
+    assert upstream.requests[0].body == body
+    assert await settled(gateway) == 12
 
 
 async def test_nginx_streams_and_settles_by_the_last_event(

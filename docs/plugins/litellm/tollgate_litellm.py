@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -47,11 +48,13 @@ COUNTED_FIELDS = (
 )
 """What Tollgate is told of a body: the rest costs nothing, and LiteLLM adds things of its own to it."""
 
+CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 CAP_FIELDS = {"openai_responses": "max_output_tokens"}
 TOLD_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
 TIMEOUT_S = 10.0
 TRIES = 3
 """How often the end of a call is told while Tollgate does not answer; it counts once however often it is heard."""
+MARK = "tollgate_hold"
 _CLIENT_LEFT = 499
 
 
@@ -91,7 +94,8 @@ class Tollgate(CustomLogger):
         }
         try:
             answer = await self._post("/v1/admissions", json=asked)
-        except httpx.HTTPError as error:
+            told = answer.json()
+        except (httpx.HTTPError, ValueError) as error:  # nothing answers, or something that is not Tollgate
             if self._allow_on_error:
                 log.warning("Tollgate cannot be reached, the call is let through: %s", error)
                 return None
@@ -101,17 +105,18 @@ class Tollgate(CustomLogger):
                 param=None,
                 code=503,
             ) from error
-        told = answer.json()
         if answer.status_code != 201:
             _refuse(answer, told["error"])
-        self._holds[data["litellm_call_id"]] = Hold(told["id"], told["answer_to"])
+        self._holds[_mark(data)] = Hold(told["id"], told["answer_to"])
         if told["output_cap"] is not None:
+            for cap in CAPS:
+                _extra(data).pop(cap, None)
             data[_cap_field(name, data)] = told["output_cap"]
         return data
 
     async def async_post_call_success_hook(self, data: dict[str, Any], user_api_key_dict: Any, response: Any) -> None:
         """Settle a whole answer, before its caller has it. One from LiteLLM's cache costs nothing."""
-        hold = self._holds.pop(data.get("litellm_call_id", ""), None)
+        hold = self._holds.pop(_mark_of(data), None)
         if hold is None:
             return
         if (getattr(response, "_hidden_params", None) or {}).get("cache_hit"):
@@ -123,7 +128,7 @@ class Tollgate(CustomLogger):
         self, user_api_key_dict: Any, response: Any, request_data: dict[str, Any]
     ) -> AsyncIterator[Any]:
         """Settle a stream when it has ended, however it ends: by its usage, or by what was relayed until then."""
-        hold = self._holds.get(request_data.get("litellm_call_id", ""))
+        hold = self._holds.get(_mark_of(request_data))
         if hold is None:
             async for piece in response:
                 yield piece
@@ -136,7 +141,7 @@ class Tollgate(CustomLogger):
             whole = True
         finally:
             # Closing a stream early runs this while its task is being cancelled: the end is told by a task of its own.
-            self._holds.pop(request_data.get("litellm_call_id", ""), None)
+            self._holds.pop(_mark_of(request_data), None)
             if whole:
                 hold.events += _bill(response)
                 hold.events.append(b"data: [DONE]\n\n")
@@ -155,7 +160,7 @@ class Tollgate(CustomLogger):
 
         A caller who left before the answer has cost its prompt: the provider has read that.
         """
-        hold = self._holds.pop(request_data.get("litellm_call_id", ""), None)
+        hold = self._holds.pop(_mark_of(request_data), None)
         if hold is None:
             return
         if hold.events or getattr(original_exception, "status_code", None) == _CLIENT_LEFT:
@@ -183,11 +188,35 @@ class Tollgate(CustomLogger):
         return await self._client.post(path, **options)
 
 
+def _mark(data: dict[str, Any]) -> str:
+    """Give a call a name that only this process knows, where every later hook finds it.
+
+    LiteLLM's own ids will not do: callers may choose them, and one could end another call's hold.
+    """
+    request = data.get("proxy_server_request")
+    if not isinstance(request, dict):
+        request = data["proxy_server_request"] = {}
+    request[MARK] = secrets.token_hex(16)
+    return str(request[MARK])
+
+
+def _mark_of(data: dict[str, Any]) -> str:
+    request = data.get("proxy_server_request")
+    return str(request.get(MARK, "")) if isinstance(request, dict) else ""
+
+
 def _body(data: dict[str, Any]) -> dict[str, Any]:
     """What of a call costs tokens, with the model that LiteLLM's router will ask for."""
-    body = {name: data[name] for name in COUNTED_FIELDS if data.get(name) is not None}
+    sent = {**data, **_extra(data)}
+    body = {name: sent[name] for name in COUNTED_FIELDS if sent.get(name) is not None}
     body["model"] = _model_behind(str(data.get("model", "")))
     return body
+
+
+def _extra(data: dict[str, Any]) -> dict[str, Any]:
+    """What LiteLLM lays over the body that it sends."""
+    extra = data.get("extra_body")
+    return extra if isinstance(extra, dict) else {}
 
 
 def _model_behind(name: str) -> str:

@@ -10,7 +10,7 @@ const FOR_US = ['x-tollgate-admission', 'x-tollgate-answer-to', 'x-tollgate-outp
 
 // js_content: hold what the request needs; forward it, or answer with the refusal in the caller's own dialect.
 async function admit(r) {
-    const check = await r.subrequest('/_tollgate/check', { method: r.method, body: r.requestText || '' });
+    const check = await r.subrequest('/_tollgate/check', { method: r.method });
     const refused = check.status !== 200;
     for (const name in check.headersOut) {
         const lowered = name.toLowerCase();

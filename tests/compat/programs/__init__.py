@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 
 from tests.compat.cells import Row
 from tests.compat.gateways import Place
-from tests.compat.programs import litellm_proxy, nginx
+from tests.compat.programs import envoy, litellm_proxy, nginx
 from tests.compat.provider import Provider
 
 PROGRAMS = {
@@ -14,6 +14,7 @@ PROGRAMS = {
     "litellm-upstream": litellm_proxy.as_upstream,
     "litellm-plugin": litellm_proxy.with_plugin,
     "nginx": nginx.njs,
+    "envoy": envoy.ext_authz,
 }
 
 

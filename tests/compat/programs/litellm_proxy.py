@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from contextlib import AsyncExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
+from typing import Any
 
 import yaml
 
@@ -23,14 +25,14 @@ KEY_IN_BODY = {"COMPAT_KEY_IN_BODY": "1"}
 async def as_client(stack: AsyncExitStack, row: Row, *, provider: Provider, echo_url: str) -> Place:
     """client -> LiteLLM -> Tollgate -> provider."""
     gateway = await stack.enter_async_context(Gateway(row, upstream_url=provider.url))
-    url = await _start(stack, upstream_url=gateway.url)
+    url = await start(stack, upstream_url=gateway.url)
     # Its own words for a provider's 429 stand around Tollgate's.
     return gateway.place(provider, url=url, environment=KEY_IN_BODY | {"COMPAT_ERRORS_REWRITTEN": "1"})
 
 
 async def as_upstream(stack: AsyncExitStack, row: Row, *, provider: Provider, echo_url: str) -> Place:
     """client -> Tollgate -> recorder -> LiteLLM -> echo: LiteLLM is the provider, so its bills are recorded."""
-    litellm_url = await _start(stack, upstream_url=echo_url)
+    litellm_url = await start(stack, upstream_url=echo_url)
     recorder = await stack.enter_async_context(Provider(litellm_url))
     gateway = await stack.enter_async_context(Gateway(row, upstream_url=recorder.url))
     return gateway.place(recorder)
@@ -39,13 +41,13 @@ async def as_upstream(stack: AsyncExitStack, row: Row, *, provider: Provider, ec
 async def with_plugin(stack: AsyncExitStack, row: Row, *, provider: Provider, echo_url: str) -> Place:
     """client -> LiteLLM -> provider, and LiteLLM asks Tollgate."""
     gateway = await stack.enter_async_context(Gateway(row, upstream_url=provider.url))
-    url = await _start(stack, upstream_url=provider.url, tollgate_url=gateway.url)
+    url = await start(stack, upstream_url=provider.url, tollgate_url=gateway.url)
     return gateway.place(provider, url=url, environment=KEY_IN_BODY)
 
 
-async def _start(stack: AsyncExitStack, *, upstream_url: str, tollgate_url: str = "") -> str:
-    folder = Path(stack.enter_context(TemporaryDirectory()))
-    config = {
+async def start(stack: AsyncExitStack, *, upstream_url: str, tollgate_url: str = "") -> str:
+    """The proxy with a deployment a model; with the plug-in where there is a Tollgate to ask. Gives its address."""
+    config: dict[str, Any] = {
         "model_list": [
             {
                 "model_name": model,
@@ -77,9 +79,9 @@ async def _start(stack: AsyncExitStack, *, upstream_url: str, tollgate_url: str 
         },
     }
     if tollgate_url:
-        shutil.copy(PLUGIN, folder)
         config["litellm_settings"] |= {"callbacks": "tollgate_litellm.tollgate"}
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    folder = await asyncio.to_thread(_prepare, config)
+    stack.push_async_callback(asyncio.to_thread, shutil.rmtree, folder)
     port = free_port()
     command = [str(VENV / "bin" / "litellm"), "--config", "config.yaml", "--host", "127.0.0.1", "--port", str(port)]
     environment = {
@@ -90,3 +92,11 @@ async def _start(stack: AsyncExitStack, *, upstream_url: str, tollgate_url: str 
     }
     await stack.enter_async_context(running(command, port=port, folder=folder, environment=environment))
     return f"http://127.0.0.1:{port}"
+
+
+def _prepare(config: dict[str, Any]) -> Path:
+    """A folder with the configuration and the plug-in in it."""
+    folder = Path(mkdtemp())
+    shutil.copy(PLUGIN, folder)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return folder

@@ -80,12 +80,12 @@ def _show(report: Report, screen: Console) -> None:
         screen.print(report.as_table(), *report.notes, sep="\n")
 
 
-def _printing(module: str) -> Callable[[Path | None], Report]:
+def _printing(module: str, *options: str) -> Callable[[Path | None], Report]:
     """A section that is a program of its own and prints its own table."""
 
     def run(cases: Path | None) -> Report:
         said: list[str] = []
-        with subprocess.Popen([sys.executable, "-m", module], stdout=subprocess.PIPE, text=True) as program:
+        with subprocess.Popen([sys.executable, "-m", module, *options], stdout=subprocess.PIPE, text=True) as program:
             assert program.stdout is not None
             for line in program.stdout:  # shown as it comes: some take minutes
                 said.append(line.rstrip("\n"))
@@ -126,7 +126,10 @@ SECTIONS = (
     Section("replay", "a million past requests under two configurations", lambda _: measure_replay(), lambda _: ""),
     Section("budgets", "what a reserve and its settle cost", _printing("benchmarks.budgets"), lambda _: ""),
     Section(
-        "proxy", "the whole gateway beside other proxies (minutes)", _printing("benchmarks.proxy"), _lacks_tokenizers
+        "proxy",
+        "the whole gateway beside other proxies (minutes)",
+        _printing("benchmarks.proxy", "--full"),
+        _lacks_tokenizers,
     ),
 )
 

@@ -43,8 +43,8 @@ class Soak:
     statuses: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     memory_mb: list[float] = field(default_factory=list)
-    idle_files: int = 0
-    files_left: int = 0
+    idle_sockets: int = 0
+    sockets_left: int = 0
     held_left: int = 0
 
     @property
@@ -105,30 +105,31 @@ class Caller:
         ]
 
 
-async def soak(target: Target, *, minutes: float, told: Callable[[str], None]) -> Soak:
-    """Load a started target for so long and look what is left."""
+async def soak(target: Target, *, minutes: float, told: Callable[[str], None], warm_up: int = WARM_UP_TEXT) -> Soak:
+    """Load a started target for so long and look what is left; `warm_up` is how many long texts come first."""
     found, url = Soak(), f"http://127.0.0.1:{target.port}"
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        await _warm_up(session, url)
+        await _warm_up(session, url, warm_up)
         await asyncio.sleep(1)
-        found.idle_files = target.files()
+        found.idle_sockets = await asyncio.to_thread(target.sockets)
         began = time.monotonic()
         caller = Caller(found, url, session, began + minutes * 60)
         work = asyncio.gather(*caller.everything())
         while not work.done():
             await asyncio.wait([work], timeout=SAMPLE_S)
-            found.memory_mb.append(sum(target.memory_mb()))
+            found.memory_mb.append(sum(await asyncio.to_thread(target.memory_mb)))
             if len(found.memory_mb) % 12 == 0:
-                told(f"{(time.monotonic() - began) / 60:.0f} min: {found.memory_mb[-1]:.0f} MB, {target.files()} files")
+                sockets = await asyncio.to_thread(target.sockets)
+                told(f"{(time.monotonic() - began) / 60:.0f} min: {found.memory_mb[-1]:.0f} MB, {sockets} sockets")
         await work
         found.held_left = await _held(session, url)
-    found.files_left = await _files_left(target, at_most=found.idle_files)
+    found.sockets_left = await _sockets_left(target, at_most=found.idle_sockets)
     return found
 
 
-async def _warm_up(session: aiohttp.ClientSession, url: str) -> None:
+async def _warm_up(session: aiohttp.ClientSession, url: str, times: int) -> None:
     make = body_maker(Cell(400_000, 1, fresh="all"))
-    for number in range(WARM_UP_TEXT):
+    for number in range(times):
         body = make(10**9 + number)
         async with session.post(
             url + "/v1/chat/completions", data=body, headers={"Authorization": f"Bearer {KEY}"}
@@ -148,13 +149,14 @@ async def _held(session: aiohttp.ClientSession, url: str) -> int:
     return held
 
 
-async def _files_left(target: Target, *, at_most: int) -> int:
-    """Open files and sockets beyond those before the load. Idle upstream connections are closed after a minute."""
+async def _sockets_left(target: Target, *, at_most: int) -> int:
+    """Open sockets beyond those before the load. Idle upstream connections are closed after a minute."""
     for _ in range(80):
-        if target.files() <= at_most:
+        sockets = await asyncio.to_thread(target.sockets)
+        if sockets <= at_most:
             return 0
         await asyncio.sleep(1)
-    return target.files() - at_most
+    return sockets - at_most
 
 
 def main() -> None:
@@ -183,9 +185,9 @@ def main() -> None:
     print(f"memory {memory[0]:.0f} MB at first, {memory[-1]:.0f} MB at last, {max(memory):.0f} MB at most; ", end="")
     print(f"last third {found.growth:+.1%} of the first{'' if judged else ' (too short to be judged)'}")
     print(f"errors {sum(found.errors.values())} {dict(found.errors) or ''}")
-    print(f"held afterwards {found.held_left}, files and sockets left {found.files_left}")
+    print(f"held afterwards {found.held_left}, sockets left {found.sockets_left}")
     grown = judged and found.growth > MOST_GROWTH
-    sys.exit(bool(found.errors or found.held_left or found.files_left or grown))
+    sys.exit(bool(found.errors or found.held_left or found.sockets_left or grown))
 
 
 if __name__ == "__main__":

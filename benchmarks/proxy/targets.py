@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -68,9 +69,9 @@ class Target:
         """Proportional set size of each process, its first one first: shared pages are counted once."""
         return [_memory_mb(pid) for pid in self._pids()]
 
-    def files(self) -> int:
-        """Open files and sockets of all its processes."""
-        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self._pids())
+    def sockets(self) -> int:
+        """Open sockets of all its processes."""
+        return sum(_sockets(pid) for pid in self._pids())
 
     def wait_until_loaded(self, *, workers: int) -> None:
         """Wait for the workers that share the loaded tokenizers to be alone; one worker alone loads as it goes."""
@@ -96,6 +97,14 @@ class Target:
             found.append(pid)
             left += children.get(pid, [])
         return found
+
+
+def _sockets(pid: int) -> int:
+    found = 0
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed in the meantime
+            found += os.readlink(entry).startswith("socket:")
+    return found
 
 
 def _stat(pid: int) -> list[str]:

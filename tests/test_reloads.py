@@ -26,4 +26,4 @@ async def test_reloads_under_load_fail_nothing_lose_nothing_and_reach_all_worker
     known_after_s = sorted(findings.known_after_s)
     assert len(known_after_s) == scale.reloads + 1
     assert known_after_s[len(known_after_s) // 2] < 1.0
-    assert known_after_s[-1] < 3.0  # other tests share the machine; alone it takes 0.7 s
+    assert known_after_s[-1] < 5.0  # other tests share the machine; alone it takes 0.7 s

@@ -107,7 +107,8 @@ async def test_reloads_under_load_fail_no_request_and_lose_no_token(
         renamed = [{"name": f"own-{number}", "url": upstream.url, "headers": {"X-Number": str(number)}}]
         await rewrite(file, limited(10**9 + number, upstreams=renamed))
         response, body = await gateway.post("/admin/reload", key=ADMIN)
-        assert (response.status, body["status"]) == (200, "reloaded")
+        # On a slow machine the file has been noticed by then.
+        assert (response.status, body["status"]) in {(200, "reloaded"), (200, "unchanged")}
         assert await limit_of(gateway) == 10**9 + number
     stop.set()
     await asyncio.gather(*callers)

@@ -23,12 +23,12 @@ RUN --mount=type=cache,target=/root/.cache/pip \
  && /opt/tollgate/bin/pip install --no-compile --no-deps -r /tmp/alone.txt
 
 # --- Tokenizers, fetched and verified. Only what fetching needs is here, so a change of the gateway fetches nothing;
-# tests/image/test_dockerfile.py keeps the list true. The engines that judge them are those that will count.
+# tests/test_dockerfile.py keeps the list true. The engines that judge them are those that will count.
 FROM packages AS tokenizers
 WORKDIR /fetch
-COPY tokenizers_offline/__init__.py tokenizers_offline/__main__.py tokenizers_offline/byte_ranks.py \
-     tokenizers_offline/encoders.py tokenizers_offline/encodings.py tokenizers_offline/encodings.yaml \
-     tokenizers_offline/engine_check.py tokenizers_offline/installing.py tokenizers_offline/prompt.py \
+COPY tokenizers_offline/__init__.py tokenizers_offline/__main__.py tokenizers_offline/bundles.py \
+     tokenizers_offline/byte_ranks.py tokenizers_offline/encoders.py tokenizers_offline/encodings.py \
+     tokenizers_offline/encodings.yaml tokenizers_offline/engine_check.py tokenizers_offline/installing.py tokenizers_offline/prompt.py \
      tokenizers_offline/registries.py tokenizers_offline/segments.py tokenizers_offline/sources.py \
      tokenizers_offline/store.py tokenizers_offline/vocabulary.py tokenizers_offline/
 ARG FAMILIES=""

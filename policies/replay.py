@@ -148,7 +148,12 @@ class Replay:
             for gauge in met.gauges:
                 if now >= gauge.until:
                     gauge.turn(now)
-            return terms.denied or self._worked_out(met, request, learned)
+            if terms.denied is None:
+                return self._worked_out(met, request, learned)
+            budget = terms.denied.budget  # the same for all of its kind, but each has a scope of its own
+            return terms.denied._replace(
+                scope=next(stand.scope for stand in met.plan.stands if stand.budget.name == budget)
+            )
         wanted = terms.pick([output - (-(asked * rate + more) // MICRO) for rate, more, output, _ in terms.asks])
         fits = True
         for gauge, amount in zip(met.gauges, wanted, strict=True):

@@ -15,7 +15,7 @@ from gateway.watchdog import ClientLeft
 if TYPE_CHECKING:
     from aiohttp.web import Request, StreamResponse
 
-_UNTIDY = re.compile(r"//|/\.|./$|[\\;%\s\0]")
+_UNTIDY = re.compile(r"^\.|//|/\.|./$|[\\;%\s\0]")
 _TIMES_DECODED = 3
 """Some upstreams decode a path once more than HTTP asks for, and those before them too."""
 

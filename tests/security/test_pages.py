@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import gateway
+from policies.ledger import LedgerEntry
 from tests.conftest import KEY, RunningGateway, StartGateway, config_for, digest
 from tests.fakes import FakeUpstream, plain
 
@@ -22,8 +23,7 @@ WEB = Path(gateway.__file__).parent / "web"
 @pytest.fixture
 async def opened(start_gateway: StartGateway, upstream: FakeUpstream) -> tuple[RunningGateway, dict[str, str]]:
     config = config_for(upstreams=[{"name": "up", "url": upstream.url}], admin={"digest": digest(ADMIN)})
-    config["tokenizers"]["unknown_model"] = "estimate"
-    running = await start_gateway(config, counter=None)
+    running = await start_gateway(config)
     response, _ = await running.post("/dashboard/login", b"key=" + ADMIN.encode(), key=None, headers=FORM)
     return running, {"Cookie": response.headers["Set-Cookie"].partition(";")[0]}
 
@@ -57,8 +57,17 @@ def test_scripts_put_what_strangers_wrote_into_pages_as_text_only() -> None:
 
 async def test_what_strangers_wrote_ends_no_event_and_no_line_of_the_dashboard(opened: Opened) -> None:
     running, cookie = opened
-    body = {"model": EVIL, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5}
-    await running.post("/v1/chat/completions", body)
+    await running.runtime.engine.record(
+        LedgerEntry(
+            request_id=EVIL,
+            at=running.runtime.clock(),
+            key_id=EVIL,
+            model=EVIL,
+            upstream=EVIL,
+            outcome="ok",
+            tags={"team": EVIL},
+        )
+    )
     response, told = await running.get("/dashboard/data", key=None, headers=cookie)
     assert response.content_type == "application/json"
     assert "onerror" in json.dumps(told), "the dashboard shows the model: or this test tries nothing"
@@ -137,7 +146,7 @@ async def test_another_origin_can_neither_sign_in_nor_out(opened: Opened, path: 
     ids=["long", "file", "json", "another site's form"],
 )
 async def test_sign_in_takes_a_short_form_and_nothing_else(opened: Opened, body: bytes, kind: str) -> None:
-    """A file of a form would be written to the disk, for whoever sends one."""
+    """A file in a form would be written to the disk by whoever parses forms."""
     running, _ = opened
     response, _ = await running.post("/dashboard/login", body, key=None, headers={"Content-Type": kind})
     assert response.status == 400

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from gateway.forwarded_headers import Headers
 
-_UNTIDY = re.compile(r"//|/\.|./$|[\\;%\s\0]")
+_UNTIDY = re.compile(r"^\.|//|/\.|./$|[\\;%\s\0]")
 _TIMES_DECODED = 3
 """Some upstreams decode a path once more than HTTP asks for, and those before them too."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from aiohttp import web
 
@@ -16,6 +16,7 @@ from gateway.endpoints.dashboard_figures import NOTHING_YET, Figures
 from gateway.endpoints.dashboard_session import COOKIE, LASTS_S, Brakes, Sessions
 from gateway.errors import BadRequest, Forbidden, GatewayError, NotFound, StoreUnavailable, Unauthorized
 from gateway.exchange import EXCHANGE
+from gateway.incoming import read_body
 from gateway.runtime import RUNTIME
 from policies.policy import digest
 
@@ -112,8 +113,9 @@ async def login(request: web.Request) -> web.Response:
     length = request.content_length
     if length is None or length > MOST_CREDENTIAL or request.content_type != "application/x-www-form-urlencoded":
         raise BadRequest("Send the key as a form field of known length, and no longer than any key.", param="key")
-    presented = (await request.post()).get("key")
-    good = isinstance(presented, str) and hmac.compare_digest(digest(presented.strip()), expected)
+    form = parse_qs((await read_body(request, max_body_bytes=MOST_CREDENTIAL)).decode("utf-8", "replace"))
+    presented = form.get("key", [""])[0].strip()
+    good = hmac.compare_digest(digest(presented), expected)
     board.brakes.note(client, good=good, now=now)
     if not good:
         raise Unauthorized("This is not the admin key.", code="invalid_admin_key")

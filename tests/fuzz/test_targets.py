@@ -7,8 +7,10 @@ import json
 import pytest
 
 from gateway import formats
+from gateway.errors import BadRequest
 from gateway.formats.anthropic_messages import lower_cap
 from gateway.formats.base import Call
+from gateway.incoming import tidy
 from gateway.logging import render_json
 from tests.conftest import RunningGateway, StartGateway, config_for
 from tests.fakes import FakeUpstream
@@ -57,6 +59,12 @@ async def test_a_body_that_cannot_be_written_again_leaves_no_hold(
     budget = await gateway.budget()
     assert (budget["used"], budget["held"]) == (0, 0)
     assert upstream.requests == []
+
+
+@pytest.mark.parametrize("path", ["../x", "..", "/..", "x/../y", "\\..\\x"])
+def test_no_path_climbs_even_one_that_begins_nowhere(path: str) -> None:
+    with pytest.raises(BadRequest):
+        tidy(path)
 
 
 def test_a_scrubbed_quote_ends_no_value() -> None:

@@ -34,6 +34,7 @@ PASSWORD = "a-long-random-word"
 VALIDATOR = ROOT / ".venv-compat" / "bin" / "kubernetes-validate"
 NOTHING = "sha256:" + "0" * 64
 
+pytestmark = pytest.mark.timeout(300)  # several gateways and stores are started, each by itself
 needs = pytest.mark.skipif
 no_redis = needs(not RedisServer.installed(), reason="redis-server is not installed")
 

@@ -114,7 +114,8 @@ def read_line(line: bytes) -> Request | None:
         raise Malformed(f"it is no JSON: {error}") from None
     if not isinstance(said, dict):
         raise Malformed("it is no JSON object")
-    if said.get("event") != "request" or said.get("outcome") not in _OUTCOMES:
+    outcome = said.get("outcome")
+    if said.get("event") != "request" or not isinstance(outcome, str) or outcome not in _OUTCOMES:
         return None
     try:
         latency_s = float(said["total_ms"]) / 1000
@@ -125,7 +126,7 @@ def read_line(line: bytes) -> Request | None:
             str(said["key_id"]),
             str(said["model"]),
             str(said["upstream"]),
-            _OUTCOMES[said["outcome"]],
+            _OUTCOMES[outcome],
             str(said.get("source", "")),
             int(said.get("used_input", 0)),
             int(said.get("used_output", 0)),

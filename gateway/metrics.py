@@ -27,6 +27,10 @@ _COUNTING_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025,
 _DRIFT_TOKENS = (-1000, -100, -20, -5, -1, 0, 1, 5, 20, 100, 1000)
 
 
+_Charged = tuple[CounterTally, CounterTally, HistogramTally, CounterTally, CounterTally]
+"""Input and output tokens, drift, and what was miscounted by more and by less."""
+
+
 class Metrics:
     """One worker's metrics. `registry` is private to the application, so that several may live in one process.
 
@@ -39,7 +43,7 @@ class Metrics:
         self._genai = GenAiMetrics(registry, self.tallies, most_models=most_models, most_keys=most_keys)
         self._found: dict[tuple[str, str, int, str], CounterTally] = {}
         self._times: dict[str, tuple[HistogramTally, HistogramTally]] = {}
-        self._charged: dict[tuple[str, str, str], tuple[CounterTally, CounterTally, HistogramTally]] = {}
+        self._charged: dict[tuple[str, str, str], _Charged] = {}
         self._requests = Counter(
             "tollgate_requests",
             "Requests answered.",
@@ -180,6 +184,8 @@ class Metrics:
                 self.tallies.counter(self._tokens.labels("input", *charged)),
                 self.tallies.counter(self._tokens.labels("output", *charged)),
                 self.tallies.histogram(self._drift.labels(exchange.upstream, family)),
+                self.tallies.counter(self._miscounted.labels("more", exchange.upstream, family)),
+                self.tallies.counter(self._miscounted.labels("less", exchange.upstream, family)),
             )
         series[0].inc(usage.input_tokens)
         series[1].inc(usage.output_tokens)
@@ -189,9 +195,8 @@ class Metrics:
             self._tokens.labels("reasoning", *charged).inc(usage.reasoning_tokens)
         if exchange.drift is not None:
             series[2].observe(exchange.drift)
-            if exchange.drift:
-                wrong = "more" if exchange.drift > 0 else "less"
-                self._miscounted.labels(wrong, exchange.upstream, family).inc(abs(exchange.drift))
+            series[3].inc(max(0, exchange.drift))
+            series[4].inc(max(0, -exchange.drift))
 
     def render(self) -> bytes:
         """The exposition text; of all workers when they share ``PROMETHEUS_MULTIPROC_DIR``."""

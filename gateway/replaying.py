@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import multiprocessing
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from multiprocessing.connection import Connection
-from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -25,6 +22,8 @@ from tokenizers_offline.prompt import CountingError
 from tokenizers_offline.store import TokenizerStore
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
     from gateway.settings import TokenizerSettings
 
 Pages = AsyncIterator[Sequence[Request]]
@@ -137,13 +136,15 @@ def _sent(mapping: MappingProxyType[str, object]) -> tuple[Callable[..., object]
     return _read_only, (dict(mapping),)
 
 
-ForkingPickler.register(MappingProxyType, _sent)  # tags of keys and matches, on their way to a helper
-
-
 class _Helper:
     """A process that replays one policy and tells what it found."""
 
     def __init__(self, past: Past, policy: Policy, model_max: ModelMost) -> None:
+        # Only where a second process is wanted: small replays are over before these are imported.
+        import multiprocessing
+        from multiprocessing.reduction import ForkingPickler
+
+        ForkingPickler.register(MappingProxyType, _sent)  # tags of keys and matches, on their way to a helper
         starting = multiprocessing.get_context("spawn")
         self._answer, sends = starting.Pipe(duplex=False)
         self._process = starting.Process(target=_help, args=(sends, past, policy, model_max), daemon=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import secrets
 from collections.abc import Awaitable, Collection, Sequence
 
@@ -100,7 +99,7 @@ class BudgetEngine:
             return Decision(False, None, refusal=answers.first_told(asked.refusals), shadowed=asked.shadowed)
         order = Order(
             # Whoever knows the id of a detached one may end it.
-            id=secrets.token_hex(12) if detached else _new_id(),
+            id=secrets.token_hex(12) if detached else reservations.new_id(),
             owner="" if detached else self.owner,
             asks=asked.asks,
             input_tokens=min(estimate.input_tokens, AMOUNT_MOST),
@@ -116,7 +115,7 @@ class BudgetEngine:
                 outcome = await self._hold(order, plan.counters(self.calendar, now), now=now)
             except StoreLost as error:
                 # The lost store may have made the hold; under a name of its own the two cannot be mixed up.
-                order = order._replace(id=_new_id())
+                order = order._replace(id=reservations.new_id())
                 outcome = await self._shared.outage.reserve(order, error, now=now)
                 degraded = f"{self._shared.outage.mode}: {error}"
         statuses = self._statuses(plan, outcome.states, now=now)
@@ -151,11 +150,11 @@ class BudgetEngine:
             return None
         counters = plan.counters(self.calendar, reservation.held_at)  # the windows that will be charged
         asks = extension(plan, counters, output=output)
-        order = Order(_new_id(), self.owner, asks, 0, output, 1, plan.memo)
+        order = Order(reservations.new_id(), self.owner, asks, 0, output, 1, plan.memo)
         try:
             outcome = await self._hold(order, counters, now=now)
         except StoreLost as error:
-            order = order._replace(id=_new_id())
+            order = order._replace(id=reservations.new_id())
             try:
                 outcome = await self._shared.outage.reserve(order, error, now=now)
             except StoreLost:
@@ -346,8 +345,3 @@ class BudgetEngine:
 
     def _statuses(self, plan: Plan, states: Sequence[State], *, now: float) -> tuple[BudgetStatus, ...]:
         return answers.statuses(plan, states, resets=plan.resets(self.calendar, now)) if states else ()
-
-
-def _new_id() -> str:
-    """A name that no other hold has; the generator is seeded anew in each forked process."""
-    return f"{random.getrandbits(96):024x}"

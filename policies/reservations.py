@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 
 from policies.ledger import LedgerEntry
 from policies.matching import Plan, memo_subject
 from policies.model import Charge, Reservation, Subject
 from policies.stores.base import Granted, HeldLine, Hold, Order
+
+
+def new_id() -> str:
+    """A name that no other hold has; the generator is seeded anew in each forked process."""
+    return f"{random.getrandbits(96):024x}"
 
 
 def made(subject: Subject, plan: Plan, order: Order, granted: Granted, *, now: float) -> Reservation:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import heapq
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -247,7 +249,8 @@ def one_after_another(draw: st.DrawFn) -> list[LedgerEntry]:
 async def test_a_ledger_under_its_own_policy_gives_the_verdicts_that_were_given(
     kind: str, policy: Policy, entries: list[LedgerEntry]
 ) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+    folder = await asyncio.to_thread(tempfile.mkdtemp)
+    try:
         store = MemoryStore() if kind == "memory" else SqliteStore(Path(folder) / "ledger.db")
         await store.ping()
         sent = await really_sent(policy, entries, store)
@@ -258,6 +261,8 @@ async def test_a_ledger_under_its_own_policy_gives_the_verdicts_that_were_given(
             for request in page:
                 told[request.request_id] = plain(replay.feed(request))
         await store.close()
+    finally:
+        await asyncio.to_thread(shutil.rmtree, folder)
     assert told == {entry.request_id: plain(each) for entry, each in zip(entries, sent.told, strict=True)}
 
 

@@ -28,6 +28,7 @@ async def test_budgets_tells_the_callers_own(start_gateway: StartGateway) -> Non
             "held": 0,
             "granted": 0,
             "remaining": 1000 - used,
+            "over": 0,
             "resets_at": "2027-01-16T00:00:00Z",
         },
         {
@@ -42,6 +43,7 @@ async def test_budgets_tells_the_callers_own(start_gateway: StartGateway) -> Non
             "held": 0,
             "granted": 0,
             "remaining": 8,
+            "over": 0,
             "resets_at": None,
         },
     ]

@@ -67,7 +67,7 @@ class Waiting:
         waiting = self._waiting
         self._number += 1
         heapq.heappush(waiting, (request.at, self._number, request))
-        while waiting[0][0] < request.ends_at - LONGEST_S or len(waiting) > MOST_WAITING:
+        while waiting and (waiting[0][0] < request.ends_at - LONGEST_S or len(waiting) > MOST_WAITING):
             yield heapq.heappop(waiting)[2]
 
     def rest(self) -> Iterator[Request]:

@@ -149,7 +149,7 @@ def test_the_commands_of_its_documentation(capsys: pytest.CaptureFixture[str], f
     write_log(folder / "access.jsonl")
     write_log(folder / "access.jsonl.gz")
     text = (Path(cli.__file__).parent.parent / "docs" / "replay.md").read_text()
-    blocks = re.findall(r"^```bash\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     commands = [line.partition(" > ")[0] for line in "".join(blocks).splitlines() if line.startswith("tollgate ")]
     assert len(commands) >= 6
     for command in commands:

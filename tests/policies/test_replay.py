@@ -28,7 +28,7 @@ from policies.replay_terms import full
 from policies.stores.base import BudgetStore
 from policies.stores.memory import MemoryStore
 from policies.stores.sqlite import SqliteStore
-from policies.traffic import Request, request_of, traffic
+from policies.traffic import LONGEST_S, Request, request_of, traffic
 from policies.usage import Usage
 from policies.windows import Calendar
 
@@ -239,8 +239,12 @@ def plain(refused: Refused | None) -> tuple[str, str, str] | None:
 
 @st.composite
 def one_after_another(draw: st.DrawFn) -> list[LedgerEntry]:
-    """Requests of which no two begin at the same moment: a ledger tells which came first by that alone."""
-    return [replace(entry, at=entry.at + number / 1024) for number, entry in enumerate(draw(rows()))]
+    """Requests of which no two begin at the same moment: a ledger tells which came first by that alone. None takes so
+    long that a store which keeps them as they ended can no longer be put in order."""
+    return [
+        replace(entry, at=entry.at + number / 1024, latency_s=min(entry.latency_s, LONGEST_S / 2))
+        for number, entry in enumerate(draw(rows()))
+    ]
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])

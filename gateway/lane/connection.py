@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
+from aiohttp.tcp_helpers import tcp_keepalive
 from yarl import URL
 
 from gateway.forwarded_headers import find
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 MAX_AHEAD_BYTES = 64 * 1024
 """Bytes of further requests that are taken in while one is answered; then the socket is not read any further."""
+
+MOST_TO_TAKE_S = 300.0
+"""How long a caller may leave answers untaken before it is given up."""
 
 _HEAD_END = b"\r\n\r\n"
 _NO_QUERY: Mapping[str, str] = {}
@@ -96,6 +100,7 @@ class Connection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self._peer = str(peer[0]) if isinstance(peer, tuple) else ""
         self._server.connections.add(self)
+        tcp_keepalive(self._transport)  # a caller whose machine is gone would hold its connection for ever
 
     def data_received(self, data: bytes) -> None:
         if self.other is not None:
@@ -191,6 +196,12 @@ class Connection(asyncio.Protocol):
                 if self._ending:
                     request.keeps_alive = False
                 self._transport.write(encode_reply(reply, keeps_alive=request.keeps_alive, now=self._server.now))
+            if self._write_paused and not self.lost:
+                # Who takes no answers gets no more of them: they would pile up here.
+                async with asyncio.timeout(MOST_TO_TAKE_S):
+                    await self.room()
+        except (ConnectionError, TimeoutError):
+            self.abort()
         except BaseException:
             self.abort()
             raise
@@ -203,10 +214,10 @@ class Connection(asyncio.Protocol):
                 self.close()
         elif self._unread:
             unread, self._unread = self._unread, b""
-            if self._read_paused:
+            self._begin(unread)
+            if self._read_paused and len(self._unread) <= MAX_AHEAD_BYTES:
                 self._read_paused = False
                 self._transport.resume_reading()
-            self._begin(unread)
 
     async def room(self) -> None:
         """Wait until the caller has taken what was written. Raises `ConnectionResetError`."""

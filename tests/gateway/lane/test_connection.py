@@ -128,6 +128,31 @@ async def test_requests_ahead_are_not_read_without_end(gateway: RunningGateway, 
     assert {answer.status for answer in answers} == {200}
 
 
+async def test_answers_that_nobody_takes_do_not_pile_up(
+    start_gateway: StartGateway, upstream: FakeUpstream, counter: Any
+) -> None:
+    """Who sends on and on and reads nothing is answered until the socket is full, and no further."""
+    await asyncio.to_thread(counter.warm, ["o200k_base"])
+    gateway = await start_gateway(config_for(upstreams=[{"name": "up", "url": upstream.url}], budgets=[]))
+    upstream.default = plain(chat("x" * 30_000))
+    async with connected(gateway) as (reader, writer):
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        writer.transport.set_write_buffer_limits(high=0)
+        sent, blocked = 0, False
+        while not blocked and sent < 2_000:
+            writer.write(request({**CHAT, "metadata": {"padding": "x" * 20_000}}))
+            sent += 1
+            try:
+                async with asyncio.timeout(1):
+                    await writer.drain()
+            except TimeoutError:
+                blocked = True
+        assert blocked
+        (connection,) = gateway.server._lane.connections
+        assert connection.transport.get_write_buffer_size() < 300_000
+        assert len(upstream.requests) < sent
+
+
 async def test_a_stream_that_fails_half_way_has_no_clean_end(gateway: RunningGateway, upstream: FakeUpstream) -> None:
     upstream.enqueue(stream(*chat_events("one", "two")[:2], then=end("reset")))
     async with connected(gateway) as (reader, writer):

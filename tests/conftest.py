@@ -76,8 +76,8 @@ class RunningGateway:
     port: int
     runtime: Any
     client: aiohttp.ClientSession
-    server: Any
-    """Who serves its connections: a `LaneServer`."""
+    server: Any = None
+    """Who serves its connections, where that is this process: an `Entrance`."""
 
     async def post(self, path: str, body: Any = None, *, key: str | None = KEY, **options: Any) -> tuple[Any, Any]:
         """POST and read the whole answer: (response, JSON or bytes)."""

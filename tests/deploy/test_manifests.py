@@ -108,8 +108,10 @@ async def test_compose_keeps_budgets_over_a_crash_of_its_store(tmp_path: Path) -
             assert (await ask("POST", url + "/v1/chat/completions", key=DEMO, body=CHAT))[0] == 503
             await asyncio.to_thread(store.start)
             async with asyncio.timeout(30):
-                while (await ask("GET", url + "/health", key=DEMO))[0] != 200:
-                    await asyncio.sleep(0.1)
+                # Each connection to the store finds by itself that it is back.
+                for path in ("/health", "/budgets"):
+                    while (await ask("GET", url + path, key=DEMO))[0] != 200:
+                        await asyncio.sleep(0.1)
             assert await used(url, key=DEMO) == before
     finally:
         await asyncio.to_thread(store.stop)

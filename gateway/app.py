@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import cache
-from threading import Thread
+from threading import Event, Thread
 from typing import TypeVar
 
 import structlog
@@ -88,6 +88,26 @@ def preload(counter: TokenCounter, settings: Settings) -> Iterator[None]:
         yield
 
 
+@asynccontextmanager
+async def _preloading(counter: TokenCounter, settings: Settings | None) -> AsyncIterator[None]:
+    """Load tokenizers beside what happens meanwhile. In the end waits for the one that is being loaded: a thread that
+    is in an engine's own code when the interpreter ends can take the whole process down (SIGABRT)."""
+    ending = Event()
+
+    def load() -> None:
+        for _ in preload(counter, settings) if settings is not None else ():
+            if ending.is_set():
+                break
+
+    thread = Thread(target=load, name="preload")
+    thread.start()
+    try:
+        yield
+    finally:
+        ending.set()
+        await asyncio.to_thread(thread.join)
+
+
 @cache
 def known_overheads() -> Overheads:
     """The hidden prompts of known hosts, read once."""
@@ -115,9 +135,10 @@ def build_app(
 
     async def run(app: web.Application) -> AsyncIterator[None]:
         counting = counter or load_tokenizers(settings)
-        async with open_runtime(settings, app[RUNTIME], counter=counting, clock=clock, reload=reload):
-            if loads_tokenizers:
-                Thread(target=lambda: list(preload(counting, settings)), name="preload", daemon=True).start()
+        async with (
+            open_runtime(settings, app[RUNTIME], counter=counting, clock=clock, reload=reload),
+            _preloading(counting, settings if loads_tokenizers else None),
+        ):
             yield
 
     app.cleanup_ctx.append(run)

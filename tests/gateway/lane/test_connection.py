@@ -100,6 +100,18 @@ async def test_a_caller_who_leaves_while_sending_holds_nothing(gateway: RunningG
     assert not upstream.requests
 
 
+async def sent_until_blocked(writer: asyncio.StreamWriter, one: bytes) -> int:
+    """How many times a request can be sent until nobody takes more."""
+    for sent in range(1, 2_000):
+        writer.write(one)
+        try:
+            async with asyncio.timeout(1):
+                await writer.drain()
+        except TimeoutError:
+            return sent
+    raise AssertionError("requests are read without end")
+
+
 async def test_requests_ahead_are_not_read_without_end(gateway: RunningGateway, upstream: FakeUpstream) -> None:
     """Who sends request after request and reads no answer meets a full socket, not our memory."""
     let_go = asyncio.Event()
@@ -112,16 +124,7 @@ async def test_requests_ahead_are_not_read_without_end(gateway: RunningGateway, 
     one = request({**CHAT, "metadata": {"padding": "x" * 30_000}})
     async with connected(gateway) as (reader, writer):
         writer.transport.set_write_buffer_limits(high=0)
-        sent, blocked = 0, False
-        while not blocked and sent < 400:
-            writer.write(one)
-            sent += 1
-            try:
-                async with asyncio.timeout(0.5):
-                    await writer.drain()
-            except TimeoutError:
-                blocked = True
-        assert blocked
+        sent = await sent_until_blocked(writer, one)
         assert sent * len(one) > MAX_AHEAD_BYTES
         let_go.set()
         answers = [await read_answer(reader) for _ in range(sent - 1)]
@@ -138,16 +141,7 @@ async def test_answers_that_nobody_takes_do_not_pile_up(
     async with connected(gateway) as (reader, writer):
         reader._transport.pause_reading()  # type: ignore[attr-defined]
         writer.transport.set_write_buffer_limits(high=0)
-        sent, blocked = 0, False
-        while not blocked and sent < 2_000:
-            writer.write(request({**CHAT, "metadata": {"padding": "x" * 20_000}}))
-            sent += 1
-            try:
-                async with asyncio.timeout(1):
-                    await writer.drain()
-            except TimeoutError:
-                blocked = True
-        assert blocked
+        sent = await sent_until_blocked(writer, request({**CHAT, "metadata": {"padding": "x" * 20_000}}))
         (connection,) = gateway.server._lane.connections
         assert connection.transport.get_write_buffer_size() < 300_000
         assert len(upstream.requests) < sent

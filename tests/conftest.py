@@ -39,7 +39,9 @@ def _never_block_the_event_loop() -> Iterator[None]:
             guard.functions[name].can_block_in("tokenizers_offline/store.py", {"template", "encoding", "installed"})
         # A few rows written to the log of a file, waiting for nobody, take less time than a thread is woken in.
         for name in ("Connection.execute", "Connection.executemany", "Cursor.fetchone"):
-            guard.functions[f"sqlite3.{name}"].can_block_in("policies/stores/sqlite.py", {"_carried_out_here"})
+            guard.functions[f"sqlite3.{name}"].can_block_in(
+                "policies/stores/sqlite_writer.py", {"_carried_out_here", "_end_transaction"}
+            )
         # Playwright looks for its own program once, when a browser is started.
         guard.functions["os.stat"].can_block_in("playwright/_impl/_driver.py", {"compute_driver_executable"})
         yield

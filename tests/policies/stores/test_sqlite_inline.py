@@ -12,7 +12,8 @@ import pytest
 from policies.model import StoreLost
 from policies.stores import sqlite_checkpoints
 from policies.stores.base import HeldLine, State
-from policies.stores.sqlite import CROWD, SqliteStore
+from policies.stores.sqlite import SqliteStore
+from policies.stores.sqlite_writer import CROWD
 from tests.policies.stores.test_contract import DAY, NOW, entry, granted, order, rigid
 
 
@@ -23,6 +24,12 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
     await asyncio.sleep(0)  # the turn in which it was opened is over
     yield opened
     await opened.close()
+
+
+def share(store: SqliteStore) -> None:
+    """As if another process had just been met on the file."""
+    assert store._writer._file is not None
+    store._writer._file.others = True
 
 
 def logs_before(path: Path) -> int:
@@ -48,6 +55,8 @@ async def test_lone_operation_is_over_when_its_call_returns(store: SqliteStore) 
 
 
 async def test_operations_of_one_turn_share_a_transaction_once_there_is_a_crowd(store: SqliteStore) -> None:
+    """Where the file is shared; a process of its own keeps its transaction open instead."""
+    share(store)
     for turn in range(2):
         asked = [
             asyncio.ensure_future(store.reserve(order(rigid(DAY, 1, 1000), hold_id=f"{turn}-{number}"), now=NOW))
@@ -117,7 +126,7 @@ async def test_log_of_an_idle_gateway_is_begun_anew_too(tmp_path: Path, monkeypa
 
 
 async def test_ping_tells_that_the_log_cannot_be_moved(store: SqliteStore) -> None:
-    store._checkpoints.error = sqlite3.OperationalError("disk I/O error")
+    store._writer.checkpoints.error = sqlite3.OperationalError("disk I/O error")
     with pytest.raises(StoreLost, match=r"budgets\.db' failed: disk I/O error"):
         await store.ping()
 

@@ -7,7 +7,6 @@ import contextlib
 import queue
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -113,8 +112,14 @@ class SqliteWriter:
             return False
         if file.others:
             file.others = False
-            self._shared_until = time.monotonic() + SHARED_S
-        return time.monotonic() >= self._shared_until
+            self._shared_until = asyncio.get_running_loop().time() + SHARED_S
+        return not self._shared_until or self._has_been_quiet()
+
+    def _has_been_quiet(self) -> bool:
+        if asyncio.get_running_loop().time() < self._shared_until:
+            return False
+        self._shared_until = 0.0
+        return True
 
     def _count(self) -> None:
         self._met += 1

@@ -76,7 +76,6 @@ class SqliteFile:
         try:
             self._take_lock(wait=True)
             sqlite_schema.create(self._connection, path)
-            self._promises.make_room()
             self._execute("COMMIT")
         except BaseException:
             self.close()
@@ -94,8 +93,8 @@ class SqliteFile:
             self._version = version
             self._kept = self._execute("SELECT kept FROM promises").fetchone()[0]
             self._book.forget()
-        left, asked = self._promises.left(self._kept + 1)
-        self.others = self.others or asked
+        self.others = self._promises.others_asked() or self.others
+        left = self._promises.left(self._kept + 1)
         if left:
             self._redo(left)
             self._take_lock(wait=wait)

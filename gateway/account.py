@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from gateway.recording import ledger_entry
@@ -108,7 +107,7 @@ class Account:
         if text:
             return None
         if reported is not None:
-            return replace(reported, input_tokens=reported.input_tokens or self._counted_input, source="counted")
+            return reported._replace(input_tokens=reported.input_tokens or self._counted_input, source="counted")
         exchange = self._exchange
         if reader.complete or exchange.count is None or not exchange.relayed_bytes:
             return Usage(self._counted_input, 0, source="counted")
@@ -126,8 +125,7 @@ class Account:
             await self._end(Usage(self._counted_input, output, source="counted"))
             return
         await self._end(
-            replace(
-                reported,
+            reported._replace(
                 input_tokens=reported.input_tokens or self._counted_input,
                 output_tokens=max(reported.output_tokens, output),
                 source="counted",

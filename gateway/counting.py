@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.errors import ModelNotFound, Unavailable
@@ -117,8 +116,7 @@ async def _in_turns(steps: Generator[None, None, TokenCount]) -> TokenCount:
 
 
 def _with_overhead(count: TokenCount, overhead: int, upstream: str) -> TokenCount:
-    return replace(
-        count,
+    return count._replace(
         input_tokens=max(0, count.input_tokens + overhead),
         upper=max(0, count.upper + overhead),
         accuracy=Accuracy.ESTIMATE if count.accuracy is Accuracy.ESTIMATE else Accuracy.BOUNDED,

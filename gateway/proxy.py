@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
@@ -263,7 +262,7 @@ def _body_to_send(fmt: RequestFormat, call: Call, body: bytes, *, output_cap: in
     """The caller's own bytes, unless a cap or a request for usage must be written into them."""
     if output_cap is not None:
         body = fmt.with_output_cap(call, output_cap)
-        call = replace(call, body=orjson.loads(body))
+        call = call._replace(body=orjson.loads(body))
     asking = fmt.with_usage_requested(call)
     return body if asking is None else asking
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Outcome = Literal["ok", "refused", "upstream_error", "cancelled", "cut", "exhausted", "released", "abandoned"]
 """``exhausted``: the answer was ended here because a budget had nothing left for it."""
@@ -15,8 +15,7 @@ MEASURED = ("reported", "counted")
 """Sources that tell how long an answer was."""
 
 
-@dataclass(frozen=True, slots=True)
-class LedgerEntry:
+class LedgerEntry(NamedTuple):
     """What one request asked, was held for, and used. Holds no prompt text.
 
     `counted_tokens` is our own best count of the input, `accuracy` its label; `input_tokens` is what was charged.
@@ -30,7 +29,7 @@ class LedgerEntry:
     model: str
     upstream: str
     outcome: Outcome
-    tags: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = {}
     held_input: int = 0
     held_output: int = 0
     input_tokens: int = 0

@@ -132,8 +132,7 @@ class Subject:
     upstream: str
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(NamedTuple):
     """What is known before forwarding.
 
     `input_tokens` is the upper bound to hold. `output_cap` is the caller's cap for one answer (None: none named),
@@ -232,8 +231,7 @@ class Charge(NamedTuple):
     """How this budget weighs tokens, kept so that settling follows the rules the hold was made under."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(NamedTuple):
     """Tokens held for one request until exactly one of settle, release or the sweeper ends it."""
 
     id: str
@@ -245,8 +243,7 @@ class Reservation:
     choices: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """The engine's answer. `output_cap` is set when the request must be forwarded with that cap on one answer
     (``output_hold: clamp``, `Budget.max_output_tokens`). `statuses` are after the hold; `warnings` names the
     ``warn_at`` thresholds just crossed."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Tokens used. `input_tokens` includes cached ones, `output_tokens` includes reasoning ones.
 
     `source`: ``reported`` by the provider, ``counted`` here from what was relayed, or ``held`` (nothing

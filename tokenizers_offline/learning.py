@@ -13,7 +13,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import median
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from tokenizers_offline.prompt import Accuracy, TokenCount
 
@@ -36,8 +36,7 @@ SPREAD_FOR_FACTOR = 1.5
 MOST_SITUATIONS = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Situation:
+class Situation(NamedTuple):
     """Where a drift belongs: one upstream, one model, and the prompt's features (tools, images, ...)."""
 
     upstream: str

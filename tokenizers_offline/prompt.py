@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 
 class Dialect(StrEnum):
@@ -193,8 +193,7 @@ class Accuracy(StrEnum):
     ESTIMATE = "estimate"
 
 
-@dataclass(frozen=True, slots=True)
-class TokenCount:
+class TokenCount(NamedTuple):
     """The answer: `input_tokens` is the best figure, `upper` the figure to hold (>= input_tokens).
 
     `features` names what the prompt uses (``text``, ``tools``, ``image``, ...), for drift statistics;

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from gateway.errors import GatewayError
 from policies.usage import Usage
@@ -28,8 +28,7 @@ class Route:
     kind: Kind
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """What the caller asks.
 
     `output_cap` is the caller's own cap for one answer (None: no cap named), `choices` how many answers
@@ -44,7 +43,7 @@ class Call:
     output_cap: int | None = None
     choices: int = 1
     stream: bool = False
-    body: Mapping[str, Any] = field(default_factory=dict)
+    body: Mapping[str, Any] = {}
     wants_usage: bool = True
     """False when a streaming caller did not ask for the usage chunk, so that it must be hidden again."""
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -40,7 +39,7 @@ def prepare(target: Upstream, raw_target: str = "/v1/x", **changes: Any) -> Any:
     options.update(changes)
     headers, body = options.pop("headers"), options.pop("body")
     outgoing = target.prepare("POST", raw_target, raw(headers), body, **options)
-    return replace(outgoing, headers=shown(outgoing.headers))  # type: ignore[arg-type]
+    return outgoing._replace(headers=shown(outgoing.headers))  # type: ignore[arg-type]
 
 
 def test_the_first_upstream_that_serves_a_model_is_chosen() -> None:

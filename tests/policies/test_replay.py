@@ -8,7 +8,6 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -173,13 +172,12 @@ async def really_sent(policy: Policy, entries: Sequence[LedgerEntry], store: Bud
     async def end(moment: float) -> None:
         while running and running[0][0] <= moment:
             ends_at, _, reservation, usage, entry = heapq.heappop(running)
-            line = replace(entry, held_input=reservation.held_input, held_output=reservation.held_output)
+            line = entry._replace(held_input=reservation.held_input, held_output=reservation.held_output)
             if usage is None:
-                line = replace(line, outcome="upstream_error", source="", input_tokens=0, output_tokens=0)
+                line = line._replace(outcome="upstream_error", source="", input_tokens=0, output_tokens=0)
                 await engine.release(reservation, now=ends_at, entry=line)
                 continue
-            line = replace(
-                line, outcome="ok", source=usage.source, input_tokens=usage.input_tokens,
+            line = line._replace(outcome="ok", source=usage.source, input_tokens=usage.input_tokens,
                 output_tokens=usage.output_tokens, cached_tokens=usage.cached_tokens,
                 reasoning_tokens=usage.reasoning_tokens,
             )  # fmt: skip
@@ -198,8 +196,8 @@ async def really_sent(policy: Policy, entries: Sequence[LedgerEntry], store: Bud
         decision = await engine.reserve(subject, estimate, now=entry.at)
         told.append(refused_by(decision.refusal) if decision.refusal is not None else None)
         if decision.refusal is not None:
-            refused = replace(entry, outcome="refused", held_input=0, source="", input_tokens=0, output_tokens=0)
-            await engine.record(replace(refused, refused_by=decision.refusal.budget))
+            refused = entry._replace(outcome="refused", held_input=0, source="", input_tokens=0, output_tokens=0)
+            await engine.record(refused._replace(refused_by=decision.refusal.budget))
         if decision.reservation is not None:
             shadowed.update({each.budget for each in decision.shadowed})
             held = decision.reservation.held_output
@@ -242,7 +240,7 @@ def one_after_another(draw: st.DrawFn) -> list[LedgerEntry]:
     """Requests of which no two begin at the same moment: a ledger tells which came first by that alone. None takes so
     long that a store which keeps them as they ended can no longer be put in order."""
     return [
-        replace(entry, at=entry.at + number / 1024, latency_s=min(entry.latency_s, LONGEST_S / 2))
+        entry._replace(at=entry.at + number / 1024, latency_s=min(entry.latency_s, LONGEST_S / 2))
         for number, entry in enumerate(draw(rows()))
     ]
 

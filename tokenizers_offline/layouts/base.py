@@ -19,8 +19,7 @@ class Piece(NamedTuple):
     specials: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Rendered:
+class Rendered(NamedTuple):
     """A prompt laid out: tokens = round(scale x sum of encoded pieces) + tokens.
 
     The figure to hold is ceil(upper_factor x tokens) + upper_extra, and never below the count.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 from tokenizers_offline.layouts.base import ModelSpec, Piece, Rendered
 from tokenizers_offline.layouts.conversation import Turn, arguments_text, compact, function_of, spaced, tool_object
@@ -120,7 +119,7 @@ def plain_conversation(prompt: ChatPrompt, conversation: Iterable[Turn], model: 
     for tool in offered_tools(prompt):
         pieces.append(Piece(compact(function_of(tool))))
     rendered = label(prompt, pieces, model, tokens=tokens, notes=[why])
-    return replace(rendered, accuracy=Accuracy.ESTIMATE, upper_factor=rendered.upper_factor + 0.1)
+    return rendered._replace(accuracy=Accuracy.ESTIMATE, upper_factor=rendered.upper_factor + 0.1)
 
 
 def text_items(prompt: Prompt, model: ModelSpec) -> Rendered:

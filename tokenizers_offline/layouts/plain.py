@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from tokenizers_offline.layouts.base import ModelSpec, Rendered
 from tokenizers_offline.layouts.conversation import turns
 from tokenizers_offline.layouts.open_models import plain_conversation, text_items
@@ -21,4 +19,4 @@ class PlainLayout:
         if platform:
             return rendered
         # Makers of this kind add prompts of their own (`overheads.yaml`), which need a platform to be known.
-        return replace(rendered, upper_factor=1.5, upper_extra=rendered.upper_extra + 300)
+        return rendered._replace(upper_factor=1.5, upper_extra=rendered.upper_extra + 300)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from policies.model import StoreLost
 from policies.stores.sqlite_checkpoints import Checkpoints
 from policies.stores.sqlite_file import SqliteFile
-from policies.stores.sqlite_operations import Operation, answer_all, resolve
+from policies.stores.sqlite_operations import Operation, answer_all
 
 BATCH_MOST = 512
 """Operations in one transaction: more would keep other processes waiting for the file."""
@@ -99,7 +99,7 @@ class SqliteWriter:
     def _carry_out_soon(self, operation: Operation) -> None:
         alone = self._is_alone()
         at_once = not self._waiting if alone else operation.future and not (self._in_turn or self._crowded)
-        if at_once and self._carried_out_here([operation]):
+        if at_once and self._carried_out_here((operation,), keep_open=alone):
             if alone:
                 return
         else:
@@ -131,25 +131,28 @@ class SqliteWriter:
     def _end_turn(self) -> None:
         self._in_turn = False
         self._crowded, self._met = self._met >= CROWD, 0
-        if self._waiting and self._carried_out_here(self._waiting):
+        if self._waiting and self._carried_out_here(self._waiting, keep_open=self._is_alone()):
             self._waiting = []
         self._hand_over()
 
-    def _carried_out_here(self, operations: Sequence[Operation]) -> bool:
+    def _carried_out_here(self, operations: Sequence[Operation], *, keep_open: bool) -> bool:
         """Carry out operations on the event loop's own thread, if nothing is in the way of doing so at once."""
         file = self._file
         if file is None or self._handed != self._done or len(operations) > HERE_MOST:
             return False
-        if not all(operation.brief for operation in operations) or not self._writing.acquire(blocking=False):
+        for operation in operations:
+            if not operation.brief:
+                return False
+        if not self._writing.acquire(blocking=False):
             return False
         rows = 0
         try:
             file.begin(wait=False)
             results = [operation.run(file) for operation in operations]
-            if self._is_alone() and file.keep():
-                self._end_later()
-            else:
+            if not (keep_open and file.keep()):
                 rows = file.commit()
+            elif self._ending is None:
+                self._ending = asyncio.get_running_loop().call_later(OPEN_S, self._end_transaction)
         except BaseException as error:  # another process's lock, or worse: the thread knows what to do about each
             with contextlib.suppress(sqlite3.Error):
                 file.roll_back()
@@ -158,13 +161,13 @@ class SqliteWriter:
             return False
         finally:
             self._writing.release()
-        self.checkpoints.wrote(rows)
-        resolve([(each.future, result) for each, result in zip(operations, results, strict=True) if each.future])
+        if rows:
+            self.checkpoints.wrote(rows)
+        for operation, result in zip(operations, results, strict=True):
+            future = operation.future
+            if future is not None and not future.done():
+                future.set_result(result)
         return True
-
-    def _end_later(self) -> None:
-        if self._ending is None:
-            self._ending = asyncio.get_running_loop().call_later(OPEN_S, self._end_transaction)
 
     def _end_transaction(self) -> None:
         self._ending = None

@@ -136,8 +136,9 @@ def log_access(fields: dict[str, Any], *, at: float) -> None:
 
 def redact_fields(_logger: Any, _method: str, event: EventDict) -> EventDict:
     """Blank the fields that carry credentials or prompt text."""
-    for name in SECRET_FIELDS & event.keys():
-        event[name] = REDACTED
+    if not SECRET_FIELDS.isdisjoint(event):
+        for name in SECRET_FIELDS & event.keys():
+            event[name] = REDACTED
     return event
 
 

@@ -80,9 +80,10 @@ def load_tokenizers(settings: Settings) -> TokenCounter:
 
 def preload(counter: TokenCounter, settings: Settings) -> Iterator[None]:
     """Load the tokenizers that the configuration names, one a step: each takes up to two seconds."""
-    for encoding in settings.tokenizers.preload:
+    names = settings.tokenizers.preload
+    for encoding in names:
         try:
-            counter.warm([encoding])
+            counter.warm([encoding], fast=len(names) == 1)
         except CountingError as error:
             _log.error("preload_failed", reason=str(error))
         yield

@@ -1,7 +1,7 @@
 """One `Encoder` for each installed encoding, over the engines that count it right (`verdicts`), loaded when needed.
 
-An encoding that is the only one to be expected is counted by the fast engine from the start. With several each starts
-with the light engine, which needs a third of the memory, and those that need the fast one get it (`tiers`).
+An encoding may be asked for in the fast engine at once. Else it starts with the light one, which needs a third of the
+memory, and gets the fast one when it needs it (`tiers`).
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ def list_tokenizers(*, folder: str | None, as_json: bool) -> None:
 @dir_option
 @json_option
 def verify(names: tuple[str, ...], *, folder: str | None, as_json: bool) -> None:
-    """Read installed tokenizers back, compare their SHA-256 and pins, and compare both engines anew."""
+    """Read installed tokenizers back, compare their SHA-256 and pins, and compare the engines anew."""
     from tokenizers_offline.carried import open_tokenizers
     from tokenizers_offline.encodings import load_encodings
     from tokenizers_offline.installing import StoreWriter

@@ -44,7 +44,7 @@ class StoreWriter:
         self.store = TokenizerStore(root)
 
     def install(self, name: str, vocabulary: Vocabulary, *, family: str, specials: bool, source: str) -> Installed:
-        """Check a vocabulary in both engines and install it under `name`, with its chat templates."""
+        """Check a vocabulary in all engines and install it under `name`, with its chat templates."""
         if not valid_name(name):
             raise CountingError(f"'{name}' cannot name an encoding: use letters, digits, dots, dashes, underscores.")
         record = InstalledEncoding(

@@ -66,7 +66,7 @@ def best(verdicts: Mapping[str, bool]) -> str:
 
 @cache
 def check_id(engine: str) -> str:
-    """What a recorded verdict was reached with: both engines' versions and the texts."""
+    """What a recorded verdict was reached with: the versions of the engine and of the reference, and the texts."""
     return f"{engine} {_version(engine)} = tokenizers {tokenizers.__version__} on {corpus_id()}"
 
 

@@ -27,10 +27,11 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 FROM packages AS tokenizers
 WORKDIR /fetch
 COPY tokenizers_offline/__init__.py tokenizers_offline/__main__.py tokenizers_offline/bundles.py \
-     tokenizers_offline/byte_ranks.py tokenizers_offline/encoders.py tokenizers_offline/encodings.py \
-     tokenizers_offline/encodings.yaml tokenizers_offline/engine_check.py tokenizers_offline/installing.py tokenizers_offline/prompt.py \
+     tokenizers_offline/byte_ranks.py tokenizers_offline/encodings.py \
+     tokenizers_offline/encodings.yaml tokenizers_offline/engine_check.py tokenizers_offline/engines.py \
+     tokenizers_offline/installing.py tokenizers_offline/prompt.py \
      tokenizers_offline/registries.py tokenizers_offline/segments.py tokenizers_offline/sources.py \
-     tokenizers_offline/store.py tokenizers_offline/vocabulary.py tokenizers_offline/
+     tokenizers_offline/store.py tokenizers_offline/verdicts.py tokenizers_offline/vocabulary.py tokenizers_offline/
 ARG FAMILIES=""
 RUN --mount=type=cache,target=/root/.cache/tollgate \
     --mount=type=cache,target=/root/.cache/pip \

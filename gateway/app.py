@@ -79,10 +79,15 @@ def load_tokenizers(settings: Settings) -> TokenCounter:
 
 
 def preload(counter: TokenCounter, settings: Settings) -> Iterator[None]:
-    """Load the tokenizers that the configuration names, one a step: each takes up to two seconds."""
-    for encoding in settings.tokenizers.preload:
+    """Load the tokenizers that the configuration names, one a step: each takes up to two seconds.
+
+    Where workers share them, or there is one only, in the fast engine: what a worker loads later, it has for itself.
+    """
+    names = settings.tokenizers.preload
+    fast = len(names) == 1 or settings.server.processes > 1
+    for encoding in names:
         try:
-            counter.warm([encoding])
+            counter.warm([encoding], fast=fast)
         except CountingError as error:
             _log.error("preload_failed", reason=str(error))
         yield

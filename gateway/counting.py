@@ -21,10 +21,10 @@ INLINE_CHARACTERS = 8_192
 """New (uncached) text up to this length is counted on the loop: about a millisecond with the slower engine,
 where a thread hop costs up to 0.4 ms by itself."""
 
-STEP_CHARACTERS = 65_536
-LONGEST_SEGMENT = 262_144
-"""With the fast engine longer text is counted on the loop too, others having their turn in between: each thread that
-engine is used in costs tens of megabytes an encoding. A step takes 1 ms, the longest segment 4 ms."""
+STEPS_A_SEGMENT = 4
+"""Longer text is counted on the loop too, others having their turn in between, if its longest segment is no more than
+so many steps: each thread the fast engine is used in costs tens of megabytes an encoding. A step takes either engine a
+millisecond, and the light one 6 ms in Chinese."""
 
 
 class Counted(NamedTuple):
@@ -50,8 +50,8 @@ class Counting:
             if begun is not None:
                 if begun.new_characters <= INLINE_CHARACTERS:
                     return begun.finish()
-                if begun.is_fast and begun.longest <= LONGEST_SEGMENT:
-                    return await _in_turns(begun.steps(STEP_CHARACTERS))
+                if begun.longest <= STEPS_A_SEGMENT * begun.at_once:
+                    return await _in_turns(begun.steps(begun.at_once))
             return await asyncio.get_running_loop().run_in_executor(
                 self._threads, lambda: self.counter.count(model, prompt, platform=platform)
             )

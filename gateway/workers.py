@@ -46,10 +46,11 @@ STALLED_S = 60
 
 
 _BEFORE_FORK = {
-    # Both engines keep thread pools that a forked worker would inherit without their threads, and wait for in vain
+    # The engines keep thread pools that a forked worker would inherit without their threads, and wait for in vain
     # (seen with fastokens 0.3.5 and tokenizers 0.23: a long text never returned). So: no pool before the fork.
     # The worker processes themselves are the parallelism.
     "FASTOKENS_BPE_THREADS": "1",
+    "RAYON_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
 

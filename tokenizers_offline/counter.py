@@ -7,7 +7,8 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Literal, Protocol
 
 from tokenizers_offline.effort import layout_us
-from tokenizers_offline.encoders import Encoder, Encoders
+from tokenizers_offline.encoders import Encoders
+from tokenizers_offline.engines import Encoder
 from tokenizers_offline.layouts import LAYOUTS
 from tokenizers_offline.layouts.base import Layout, ModelSpec, Piece, Rendered
 from tokenizers_offline.prompt import (
@@ -67,10 +68,10 @@ class _Language:
 
 
 class BegunCount:
-    """A count of which only the new segments are still to be encoded. `is_fast` says that this takes about 10 us for
-    a thousand characters."""
+    """A count of which only the new segments are still to be encoded. `at_once` says how many characters of them an
+    event loop may have encoded in one go, 0 for none."""
 
-    __slots__ = ("_conclude", "_encode", "_fresh", "is_fast")
+    __slots__ = ("_conclude", "_encode", "_fresh", "at_once")
 
     def __init__(
         self,
@@ -78,12 +79,12 @@ class BegunCount:
         encode: Callable[[Iterable[Piece]], int],
         conclude: Callable[[int], TokenCount],
         *,
-        is_fast: bool,
+        at_once: int,
     ) -> None:
         self._fresh = fresh
         self._encode = encode
         self._conclude = conclude
-        self.is_fast = is_fast
+        self.at_once = at_once
 
     @property
     def new_characters(self) -> int:
@@ -157,7 +158,7 @@ class TokenCounter:
         Remembered segments cost a look-up each. None also when the tokenizer is not in memory yet: loading takes up
         to two seconds. An engine holds the GIL for no more than a few milliseconds at a time, but this call itself
         keeps its thread busy, so `max_new_characters` bounds how long an event loop that calls it stands still:
-        about 4 ms per 10,000 characters with the reference engine, 0.1 ms with the fast one. None as well where
+        about 4 ms per 10,000 characters with the reference engine, 0.1 to 0.3 ms with the others. None as well where
         laying the prompt out would itself take more than a few milliseconds (thousands of messages, PDFs).
         """
         begun = self.begin(model, prompt, platform=platform)
@@ -184,7 +185,7 @@ class TokenCounter:
         def conclude(encoded: int) -> TokenCount:
             return self._conclude(spec, language, rendered, remembered + encoded, platform)
 
-        return BegunCount(fresh, encode, conclude, is_fast=language.encoder.is_fast)
+        return BegunCount(fresh, encode, conclude, at_once=language.encoder.at_once)
 
     def count_texts(self, model: str, texts: Sequence[str]) -> list[int]:
         """Tokens of plain texts, each by itself, special-looking text by the encoding's own rule.
@@ -220,12 +221,15 @@ class TokenCounter:
         """Whether the model's tokenizer is in memory, so that counting a short text takes microseconds."""
         return self.encoders.is_loaded(self.resolve(model).encoding)
 
-    def warm(self, encodings: Iterable[str]) -> None:
-        """Load tokenizers before they are asked for. Raises `TokenizerUnavailable` after loading all that are there."""
+    def warm(self, encodings: Iterable[str], *, fast: bool = False) -> None:
+        """Load tokenizers before they are asked for, `fast` in the fast engine whatever memory that takes.
+
+        Raises `TokenizerUnavailable` after loading all that are there.
+        """
         missing: list[TokenizerUnavailable] = []
         for encoding in encodings:
             try:
-                language = self._language_of(encoding, encoding)
+                language = self._language_of(encoding, encoding, fast=fast)
             except TokenizerUnavailable as error:
                 missing.append(error)
                 continue
@@ -307,9 +311,9 @@ class TokenCounter:
         language = self._languages.get(spec.encoding)
         return language if language is not None else self._language_of(spec.encoding, spec.name)
 
-    def _language_of(self, encoding: str, model: str) -> _Language:
+    def _language_of(self, encoding: str, model: str, *, fast: bool = False) -> _Language:
         try:
-            encoder = self.encoders.get(encoding)
+            encoder = self.encoders.get(encoding, fast=fast)
             record = self.store.encoding(encoding)
         except TokenizerUnavailable:
             raise TokenizerUnavailable(model, encoding) from None

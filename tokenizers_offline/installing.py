@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenizers_offline.encoders import check_engines, check_id
+from tokenizers_offline import verdicts
 from tokenizers_offline.engine_check import first_difference, hostile_texts
 from tokenizers_offline.prompt import CountingError
 from tokenizers_offline.segments import Splitter, splits_of
 from tokenizers_offline.store import FORMAT, DamagedStore, InstalledEncoding, TokenizerStore, valid_name
-from tokenizers_offline.vocabulary import Vocabulary, assemble
+from tokenizers_offline.vocabulary import Vocabulary
 
 _COMPRESSION = 6
 """zlib's level: 9 takes four times as long to save one part in fifty (measured on o200k's core)."""
@@ -29,7 +29,7 @@ _COMPRESSION = 6
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """What an installation found out: the engine that will count, and why not the fast one when it is not."""
+    """What an installation found out: the fastest engine that counts right, and why not another one."""
 
     name: str
     engine: str
@@ -44,7 +44,7 @@ class StoreWriter:
         self.store = TokenizerStore(root)
 
     def install(self, name: str, vocabulary: Vocabulary, *, family: str, specials: bool, source: str) -> Installed:
-        """Check a vocabulary in both engines and install it under `name`, with its chat templates."""
+        """Check a vocabulary in all engines and install it under `name`, with its chat templates."""
         if not valid_name(name):
             raise CountingError(f"'{name}' cannot name an encoding: use letters, digits, dots, dashes, underscores.")
         record = InstalledEncoding(
@@ -88,15 +88,15 @@ class StoreWriter:
         return Installed(name=name, engine=verdict.engine, why=verdict.why)
 
     def _known_verdict(self, record: InstalledEncoding) -> _Verdict | None:
-        """The verdict on an installed encoding of the same revision, if both engines are still those."""
+        """The verdict on an installed encoding of the same revision, if all engines are still those."""
         for name in self.store.installed():
             try:
                 other = self.store.encoding(name)
             except DamagedStore:
                 continue
-            if other.revision == record.revision and check_id() in other.engines:
-                equal = other.engines[check_id()]
-                return _Verdict(equal=equal, why="" if equal else f"as for {name}", splits=other.splits)
+            known = verdicts.recorded(other.engines)
+            if other.revision == record.revision and known is not None:
+                return _Verdict(known, why="" if all(known.values()) else f"as for {name}", splits=other.splits)
         return None
 
     def _core_of(self, name: str) -> str | None:
@@ -114,7 +114,7 @@ class StoreWriter:
             "revision": record.revision,
             "source": record.source,
             "core": record.core,
-            "engines": {check_id(): verdict.equal},
+            "engines": verdicts.to_record(verdict.engines),
             "splits": list(verdict.splits),
             "frame": dict(record.frame),
         }
@@ -123,21 +123,21 @@ class StoreWriter:
 
 @dataclass(frozen=True, slots=True)
 class _Verdict:
-    """Whether the fast engine counts an encoding right (`why` not), and where its texts may be split."""
+    """Which engines count an encoding right (`why` not some), and where its texts may be split."""
 
-    equal: bool
+    engines: Mapping[str, bool]
     why: str
     splits: tuple[str, ...]
 
     @property
     def engine(self) -> str:
-        return "fastokens" if self.equal else "tokenizers"
+        return verdicts.best(self.engines)
 
 
 def _judge(record: InstalledEncoding, core: str) -> _Verdict:
-    checked = check_engines(record, assemble(core, record.frame))
-    splits = _proven_splits(record, core, checked.reference.count)
-    return _Verdict(equal=checked.fast is not None, why=checked.why, splits=splits)
+    judged = verdicts.judge(record, core)
+    splits = _proven_splits(record, core, judged.reference.count)
+    return _Verdict(judged.verdicts, why="; ".join(judged.why_not.values()), splits=splits)
 
 
 def _proven_splits(record: InstalledEncoding, core: str, count: Any) -> tuple[str, ...]:

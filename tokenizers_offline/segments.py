@@ -19,6 +19,8 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tokenizers_offline.vocabulary import is_byte_level, steps
+
 SPECIALS, NEWLINES = "specials", "newlines"
 
 SEGMENT_CHARACTERS = 16_384
@@ -140,7 +142,7 @@ def _safe_newline(text: str, at: int, start: int) -> bool:
 
 def _markers(frame: Mapping[str, Any]) -> tuple[str, ...]:
     """Added tokens that open a turn and that no other added token can overlap; they are found before normalising."""
-    normalized = bool(_steps(frame.get("normalizer"), "normalizers"))
+    normalized = bool(steps(frame.get("normalizer"), "normalizers"))
     tokens = [token for token in frame["added_tokens"] if token["content"]]
     found = [
         token["content"]
@@ -164,24 +166,15 @@ def _overlap(one: str, other: str) -> bool:
 
 
 def _newlines_safe(frame: Mapping[str, Any], core: str) -> bool:
-    normalizers = _steps(frame.get("normalizer"), "normalizers")
+    normalizers = steps(frame.get("normalizer"), "normalizers")
     if any(step["type"] not in ("NFC", "NFKC", "Replace") for step in normalizers):
         return False
     for token in frame["added_tokens"]:
         if token["lstrip"] or token["single_word"] or "\n" in token["content"].strip("\n"):
             return False
-    steps = _steps(frame.get("pre_tokenizer"), "pretokenizers")
-    if any(step["type"] == "ByteLevel" for step in steps):
+    if is_byte_level(frame):
         return True
     vocab = json.loads(f"{{{core}}}")["vocab"]
     return not any(
         "\n" in token and any(not (c.isspace() or c in "/▁") for c in re.findall(r"\n(.)", token)) for token in vocab
     )
-
-
-def _steps(node: Mapping[str, Any] | None, members: str) -> list[Mapping[str, Any]]:
-    if node is None:
-        return []
-    if node["type"] == "Sequence":
-        return [step for child in node[members] for step in _steps(child, members)]
-    return [node]

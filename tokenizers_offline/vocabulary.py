@@ -56,6 +56,26 @@ def assemble(core: str, frame: Mapping[str, Any]) -> str:
     return f'{head[:-1]},"model":{model[:-1]},{core}}}}}'
 
 
+def without_merges(core: str) -> str:
+    """A core with an empty list of merges; nothing in a JSON string can look like the joint that is cut at."""
+    joint = '},"merges":['
+    return f"{core[: core.rindex(joint)]}{joint}]"
+
+
+def steps(node: Mapping[str, Any] | None, members: str) -> list[Mapping[str, Any]]:
+    """The steps of a normaliser or pre-tokeniser, sequences laid flat; `members` is what a sequence calls its own."""
+    if node is None:
+        return []
+    if node["type"] == "Sequence":
+        return [step for child in node[members] for step in steps(child, members)]
+    return [node]
+
+
+def is_byte_level(frame: Mapping[str, Any]) -> bool:
+    """Whether an encoding's vocabulary spells bytes."""
+    return any(step["type"] == "ByteLevel" for step in steps(frame.get("pre_tokenizer"), "pretokenizers"))
+
+
 def added_token(content: str, token_id: int, **flags: bool) -> dict[str, Any]:
     """One entry of ``added_tokens``; a flag left out is off, except ``special``."""
     return {"id": token_id, "content": content, **{flag: flags.get(flag, flag == "special") for flag in _FLAGS}}

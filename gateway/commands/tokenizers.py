@@ -93,8 +93,8 @@ def fetch(
 def list_tokenizers(*, folder: str | None, as_json: bool) -> None:
     """List every tokenizer: installed, to be fetched, or only on the model hub."""
     from tokenizers_offline.carried import open_tokenizers
-    from tokenizers_offline.encoders import check_id
     from tokenizers_offline.encodings import load_encodings
+    from tokenizers_offline.verdicts import best, recorded
 
     store, known = open_tokenizers(tokenizer_folder(folder)), load_encodings()
     installed = store.installed()
@@ -103,13 +103,13 @@ def list_tokenizers(*, folder: str | None, as_json: bool) -> None:
         for name in sorted({*installed, *known.encodings}):
             there = store.encoding(name) if name in installed else None
             encoding = known.encodings.get(name)
-            engine = None if there is None else there.engines.get(check_id())
+            usable = None if there is None else recorded(there.engines)
             rows.append(
                 {
                     "name": name,
                     "family": there.family if there else encoding.family if encoding else "",
                     "installed": there is not None,
-                    "engine": {None: None, True: "fastokens", False: "tokenizers"}[engine],
+                    "engine": best(usable) if usable else None,
                     "template": bool(store.template(name)),
                     "revision": there.revision[:12] if there else None,
                     "source": there.source if there else _where(encoding.by_default if encoding else False),
@@ -127,7 +127,7 @@ def list_tokenizers(*, folder: str | None, as_json: bool) -> None:
 @dir_option
 @json_option
 def verify(names: tuple[str, ...], *, folder: str | None, as_json: bool) -> None:
-    """Read installed tokenizers back, compare their SHA-256 and pins, and compare both engines anew."""
+    """Read installed tokenizers back, compare their SHA-256 and pins, and compare the engines anew."""
     from tokenizers_offline.carried import open_tokenizers
     from tokenizers_offline.encodings import load_encodings
     from tokenizers_offline.installing import StoreWriter

@@ -9,7 +9,7 @@ import click
 
 from gateway.commands.tables import json_option, print_json
 
-_SHOWN = ("tollgate", "aiohttp", "uvloop", "tokenizers", "fastokens", "pydantic", "orjson")
+_SHOWN = ("tollgate", "aiohttp", "uvloop", "tokenizers", "fastokens", "splintr-rs", "pydantic", "orjson")
 
 
 @click.command()

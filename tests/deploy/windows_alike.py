@@ -18,7 +18,7 @@ from typing import Any
 
 THIRD_PARTY = (
     *("aiohttp.web", "click", "fastokens", "httptools", "jinja2.sandbox", "orjson", "prometheus_client", "pydantic"),
-    *("redis.asyncio", "redis.asyncio.cluster", "rich.console", "rich.progress", "rich.table", "structlog"),
+    *("redis.asyncio", "redis.asyncio.cluster", "rich.console", "rich.progress", "rich.table", "splintr", "structlog"),
     *("swagger_ui_bundle", "tokenizers", "yaml", "huggingface_hub", "zoneinfo", "ssl", "multiprocessing", "subprocess"),
 )
 """Libraries have their own ways on Windows: they are loaded as they are here."""

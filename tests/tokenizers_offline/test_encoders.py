@@ -1,18 +1,22 @@
-"""Every installed encoding counts what its makers' tools count, in both engines, on any text."""
+"""Every installed encoding counts what its makers' tools count, in every engine, on any text."""
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 
 import pytest
 
 from tests.tokenizers_offline.vocabularies import document_bytes
-from tokenizers_offline.encoders import Encoders, EngineUnusable, check_engines
+from tokenizers_offline.encoders import Encoders, EngineUnusable
 from tokenizers_offline.engine_check import first_difference, hostile_texts
+from tokenizers_offline.engines import FastEncoder, LightEncoder
 from tokenizers_offline.installing import StoreWriter
 from tokenizers_offline.prompt import TokenizerUnavailable
 from tokenizers_offline.store import TokenizerStore
+from tokenizers_offline.tiers import MUCH_TEXT, PLACES
+from tokenizers_offline.verdicts import judge
 from tokenizers_offline.vocabulary import from_tokenizer_json
 
 KINDS = ("qwen3", "llama-2", "deepseek-coder", "claude-legacy")
@@ -39,21 +43,22 @@ def test_count_is_the_published_one(encoders: Encoders, encoding: str, text: str
 @pytest.mark.parametrize("encoding", KINDS)
 def test_engines_agree_on_texts_they_were_not_chosen_by(installed_store: TokenizerStore, encoding: str) -> None:
     record = installed_store.encoding(encoding)
-    checked = check_engines(record, installed_store.document(encoding))
-    if encoding == "claude-legacy":
-        assert checked.fast is None
-        assert "NFKC" in checked.why
-        return
-    fast, reference = checked.fast, checked.reference
-    assert fast is not None
+    core = installed_store.core(record.core)
+    judged = judge(record, core)
+    assert judged.verdicts == dict.fromkeys(("fastokens", "splintr"), encoding != "claude-legacy")
+    assert encoding != "claude-legacy" or "NFKC" in judged.why_not["fastokens"]
     tokens = [token["content"] for token in record.frame["added_tokens"]]
-    for specials in (True, False):
-        difference = first_difference(
-            hostile_texts(tokens=tokens, seed=99, count=150),
-            lambda text, s=specials: reference.count(text, specials=s),
-            lambda text, s=specials: fast.count(text, specials=s),
-        )
-        assert difference is None
+    for loader in (FastEncoder, LightEncoder):
+        if loader.engine in judged.why_not:
+            continue
+        other = loader(record, core)
+        for specials in (True, False):
+            difference = first_difference(
+                hostile_texts(tokens=tokens, seed=99, count=150),
+                lambda text, s=specials: judged.reference.count(text, specials=s),
+                lambda text, s=specials, other=other: other.count(text, specials=s),
+            )
+            assert difference is None
 
 
 @pytest.mark.parametrize("encoding", ["cl100k_base", "o200k_base"])
@@ -105,7 +110,7 @@ def test_encodings_of_one_revision_share_their_vocabulary_in_memory(encoders: En
     one, other = encoders.get("qwen2"), encoders.get("qwen2.5")
     assert (one.name, other.name) == ("qwen2", "qwen2.5")
     assert one.revision == other.revision
-    assert vars(one)["_encode"] is vars(other)["_encode"]
+    assert vars(one)["_shared"] is vars(other)["_shared"]
 
 
 def test_reference_engine_can_be_asked_for(installed_store: TokenizerStore) -> None:
@@ -127,11 +132,39 @@ def test_encoder_is_checked_anew_when_the_recorded_verdict_is_of_other_versions(
     assert Encoders(TokenizerStore(writer.root)).get("tiny").count("hello world", specials=True) == 3
 
 
-def test_reference_counts_where_the_record_says_the_fast_engine_differs(writer: StoreWriter) -> None:
+def test_an_engine_counts_only_where_the_record_says_that_it_counts_right(writer: StoreWriter) -> None:
     writer.install("tiny", from_tokenizer_json(document_bytes()), family="", specials=True, source="test")
     path = writer.root / "encodings" / "tiny.json"
-    path.write_text(path.read_text().replace(":true}", ":false}", 1))
-    assert Encoders(TokenizerStore(writer.root)).get("tiny").engine == "tokenizers"
+    text = path.read_text()
+    for fast, light, engine in (
+        ("true", "false", "fastokens"),
+        ("false", "true", "splintr"),
+        ("false", "false", "tokenizers"),
+    ):
+        told = re.sub(r'("fastokens [^"]*":)\w+', rf"\1{fast}", re.sub(r'("splintr [^"]*":)\w+', rf"\1{light}", text))
+        path.write_text(told)
+        assert Encoders(TokenizerStore(writer.root)).get("tiny").engine == engine
+
+
+def test_encoding_is_light_until_it_is_given_much_long_text(installed_store: TokenizerStore) -> None:
+    encoder = Encoders(installed_store).get("deepseek-coder")
+    assert encoder.engine == "splintr"
+    text = "The quick brown fox.\n" * 3_000
+    counts = {encoder.count(text, specials=True) for _ in range(MUCH_TEXT // len(text) + 1)}
+    for thread in threading.enumerate():
+        if thread.name == "tokenizer":
+            thread.join()
+    assert encoder.engine == "fastokens"
+    assert counts == {encoder.count(text, specials=True)}
+
+
+def test_fast_engine_is_had_at_once_while_there_is_a_place(writer: StoreWriter) -> None:
+    for i in range(PLACES + 1):
+        vocabulary = from_tokenizer_json(document_bytes(added=(f"<|{i}|>",)))
+        writer.install(f"tiny{i}", vocabulary, family="", specials=True, source="test")
+    encoders = Encoders(TokenizerStore(writer.root))
+    engines = [encoders.get(f"tiny{i}", fast=True).engine for i in range(PLACES + 1)]
+    assert engines == ["fastokens"] * PLACES + ["splintr"]
 
 
 def test_missing_encoding_says_how_to_fetch_it(encoders: Encoders) -> None:

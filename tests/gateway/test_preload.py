@@ -1,0 +1,35 @@
+"""What is loaded at start: in the fast engine where workers share it or it is the only one, else in the light one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.app import load_tokenizers, preload
+from gateway.settings import ServerSettings, Settings, TokenizerSettings
+from policies.policy import Policy
+from tests.tokenizers_offline.vocabularies import document_bytes
+from tokenizers_offline.installing import StoreWriter
+from tokenizers_offline.vocabulary import from_tokenizer_json
+
+
+@pytest.mark.parametrize(
+    ("names", "workers", "engine"),
+    [(("one",), 1, "fastokens"), (("one", "two"), 1, "splintr"), (("one", "two"), 2, "fastokens")],
+)
+def test_engine_follows_from_what_is_preloaded(
+    tmp_path: Path, names: tuple[str, ...], workers: int, engine: str
+) -> None:
+    writer = StoreWriter(tmp_path)
+    for name in names:
+        vocabulary = from_tokenizer_json(document_bytes(added=(f"<|{name}|>",)))
+        writer.install(name, vocabulary, family="", specials=True, source="test")
+    settings = Settings(
+        policy=Policy(),
+        server=ServerSettings(workers=workers),
+        tokenizers=TokenizerSettings(dir=tmp_path, preload=names),
+    )
+    counter = load_tokenizers(settings)
+    assert list(preload(counter, settings)) == [None] * len(names)
+    assert {encoder.name: encoder.engine for encoder in counter.encoders.loaded()} == dict.fromkeys(names, engine)

@@ -19,7 +19,6 @@ from tokenizers_offline.installing import StoreWriter, write_whole
 from tokenizers_offline.prompt import CountingError
 from tokenizers_offline.registries import Downloads
 from tokenizers_offline.sources import Fetcher, Outcome
-from tokenizers_offline.verdicts import recorded
 
 
 def main(families: Sequence[str]) -> int:
@@ -46,8 +45,7 @@ def main(families: Sequence[str]) -> int:
 def _hand_out(kept: StoreWriter, names: Sequence[str], root: Path) -> None:
     """Copy encodings from the cache, verified, with a verdict by the very engines that are here."""
     for name in names:
-        if recorded(kept.store.encoding(name).engines) is None:
-            kept.recheck(name)
+        kept.judge(name)
     for file, path in stored_files(kept.store, names).items():
         write_whole(root / file, path.read_bytes())
 

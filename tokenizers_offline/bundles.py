@@ -21,7 +21,6 @@ from typing import Any
 from tokenizers_offline.installing import StoreWriter, write_whole
 from tokenizers_offline.prompt import CountingError
 from tokenizers_offline.store import DamagedStore, TokenizerStore
-from tokenizers_offline.verdicts import recorded
 
 CONTENTS = "bundle.json"
 _FORMAT = 1
@@ -95,8 +94,7 @@ def install_bundle(bundle: Path, writer: StoreWriter, *, on_file: OnFile = lambd
     except OSError as error:
         raise CountingError(f"{bundle} cannot be installed in {writer.root}: {error}") from error
     for name in names:
-        if recorded(writer.store.encoding(name).engines) is None:
-            writer.recheck(name)
+        writer.judge(name)
     return names
 
 

@@ -87,6 +87,14 @@ class StoreWriter:
             self._write_record(record, verdict)
         return Installed(name=name, engine=verdict.engine, why=verdict.why)
 
+    def judge(self, name: str) -> bool:
+        """Recheck an installed encoding, unless its engines were compared in the versions that are here; whether it
+        had to be."""
+        if verdicts.recorded(TokenizerStore(self.root).encoding(name).engines) is not None:
+            return False
+        self.recheck(name)
+        return True
+
     def _known_verdict(self, record: InstalledEncoding) -> _Verdict | None:
         """The verdict on an installed encoding of the same revision, if all engines are still those."""
         for name in self.store.installed():

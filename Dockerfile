@@ -53,7 +53,8 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=secret,id=ca.pem,target=/etc/ssl/certs/ca-certificates.crt \
     /opt/tollgate/bin/pip install --no-compile --no-deps .
 # Compiled here, once: a read-only container could not keep what it compiles, and would start slower every time.
-RUN /opt/tollgate/bin/python -m pip uninstall -y --quiet pip setuptools 2>/dev/null || true; \
+# `rich` asks for pygments, to colour source code: none is ever shown here, and it is 10 MB.
+RUN /opt/tollgate/bin/python -m pip uninstall -y --quiet pygments pip setuptools 2>/dev/null || true; \
     cd /opt/tollgate && rm -rf bin/pip* bin/activate* bin/Activate* lib/python3*/site-packages/pip* \
  && find lib -depth \( -type d \( -name tests -o -name test -o -name __pycache__ \) \
       -o -type f \( -name '*.map' -o -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.c' -o -name '*.h' \) \) \

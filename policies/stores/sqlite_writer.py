@@ -25,7 +25,7 @@ CROWD = 3
 HERE_MOST = 32
 """Operations carried out on the event loop's own thread at once: together they take a millisecond or less."""
 
-OPEN_S = 0.010
+OPEN_S = 0.050
 """How long a transaction stays open for the next requests, while no other process wants the file."""
 
 SHARED_S = 5.0

@@ -43,7 +43,8 @@ class SqliteWriter:
 
     A process that meets no other on the file keeps a transaction, and with it the file's lock, for `OPEN_S`: what it
     answers meanwhile is kept beside the file (`Promises`). Any other process asks for its turn, and from then on each
-    turn of the event loop is committed before it is answered.
+    turn of the event loop is committed before it is answered. One that is frozen (SIGSTOP) in between keeps the others
+    from the file until it goes on or dies.
     """
 
     def __init__(self, path: Path, *, busy_timeout_s: float) -> None:
@@ -98,7 +99,10 @@ class SqliteWriter:
 
     def _carry_out_soon(self, operation: Operation) -> None:
         alone = self._is_alone()
-        at_once = not self._waiting if alone else operation.future and not (self._in_turn or self._crowded)
+        if alone:
+            at_once = not self._waiting
+        else:
+            at_once = operation.future is not None and not (self._in_turn or self._crowded)
         if at_once and self._carried_out_here((operation,), keep_open=alone):
             if alone:
                 return

@@ -44,6 +44,7 @@ from tokenizers_offline.encoders import Encoders
 from tokenizers_offline.learning import DriftLearner
 from tokenizers_offline.overheads import Overheads
 from tokenizers_offline.prompt import CountingError
+from tokenizers_offline.tiers import PLACES
 
 _log = structlog.get_logger("app")
 
@@ -71,7 +72,8 @@ def load_tokenizers(settings: Settings) -> TokenCounter:
     }
     return TokenCounter(
         Catalog.load(overrides, installed=store.installed()),
-        Encoders(store),
+        # What a worker moves to the fast engine, it has for itself: the more workers, the fewer encodings in each.
+        Encoders(store, fast_places=max(1, PLACES // settings.server.processes)),
         store,
         overheads=known_overheads(),
         unknown_model=settings.tokenizers.unknown_model,
@@ -79,12 +81,10 @@ def load_tokenizers(settings: Settings) -> TokenCounter:
 
 
 def preload(counter: TokenCounter, settings: Settings) -> Iterator[None]:
-    """Load the tokenizers that the configuration names, one a step: each takes up to two seconds.
-
-    Where workers share them, or there is one only, in the fast engine: what a worker loads later, it has for itself.
-    """
+    """Load the tokenizers that the configuration names, one a step: each takes up to two seconds. The only one is
+    loaded in the fast engine, several start in the light one."""
     names = settings.tokenizers.preload
-    fast = len(names) == 1 or settings.server.processes > 1
+    fast = len(names) == 1
     for encoding in names:
         try:
             counter.warm([encoding], fast=fast)

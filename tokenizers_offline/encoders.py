@@ -15,7 +15,7 @@ from tokenizers_offline.engines import Encoder, FastEncoder, LightEncoder, Refer
 from tokenizers_offline.memory import return_freed_memory
 from tokenizers_offline.prompt import CountingError
 from tokenizers_offline.store import InstalledEncoding, TokenizerStore
-from tokenizers_offline.tiers import Places, TieredEncoder
+from tokenizers_offline.tiers import PLACES, Places, TieredEncoder
 
 Engine = Literal["auto", "reference", "fast"]
 
@@ -27,12 +27,12 @@ class EngineUnusable(CountingError):
 
 
 class Encoders:
-    """Loads encoders when first asked for and shares them between threads."""
+    """Loads encoders when first asked for and shares them between threads; up to `fast_places` in the fast engine."""
 
-    def __init__(self, store: TokenizerStore, *, engine: Engine = "auto") -> None:
+    def __init__(self, store: TokenizerStore, *, engine: Engine = "auto", fast_places: int = PLACES) -> None:
         self._store = store
         self._engine = engine
-        self._places = Places()
+        self._places = Places(fast_places)
         self._loaded: dict[str, Encoder] = {}
         self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()

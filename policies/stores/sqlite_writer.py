@@ -99,10 +99,8 @@ class SqliteWriter:
 
     def _carry_out_soon(self, operation: Operation) -> None:
         alone = self._is_alone()
-        if alone:
-            at_once = not self._waiting
-        else:
-            at_once = operation.future is not None and not (self._in_turn or self._crowded)
+        waits_for_others = self._in_turn or self._crowded or operation.future is None
+        at_once = not (self._waiting if alone else waits_for_others)
         if at_once and self._carried_out_here((operation,), keep_open=alone):
             if alone:
                 return

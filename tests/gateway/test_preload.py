@@ -1,4 +1,4 @@
-"""What is loaded at start: in the fast engine where workers share it or it is the only one, else in the light one."""
+"""What is loaded at start: the only encoding in the fast engine, several in the light one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ from tokenizers_offline.vocabulary import from_tokenizer_json
 
 @pytest.mark.parametrize(
     ("names", "workers", "engine"),
-    [(("one",), 1, "fastokens"), (("one", "two"), 1, "splintr"), (("one", "two"), 2, "fastokens")],
+    [
+        (("one",), 1, "fastokens"),
+        (("one", "two"), 1, "splintr"),
+        (("one",), 2, "fastokens"),
+        (("one", "two"), 2, "splintr"),
+    ],
 )
 def test_engine_follows_from_what_is_preloaded(
     tmp_path: Path, names: tuple[str, ...], workers: int, engine: str

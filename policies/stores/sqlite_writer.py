@@ -178,7 +178,7 @@ class SqliteWriter:
             return  # the thread has ended it, or is about to
         try:
             rows = file.commit()
-        except sqlite3.Error:
+        except Exception:  # whatever it was: the lock must not be kept for it
             with contextlib.suppress(sqlite3.Error):
                 file.roll_back()
             # What was kept is done by who begins next: the thread, which knows what to do if that fails too.
@@ -230,7 +230,7 @@ class SqliteWriter:
                 try:
                     if file.in_transaction:
                         file.commit()
-                except sqlite3.Error as error:
+                except Exception as error:
                     self._lost = self.failed(error)
                 file.close()
 
@@ -274,7 +274,7 @@ class SqliteWriter:
                     file.begin(wait=True)
                     file.write_nothing_new()
                     file.commit()
-            except sqlite3.Error:
+            except Exception:
                 file.roll_back()
                 raise
 

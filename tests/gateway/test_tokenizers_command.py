@@ -146,6 +146,16 @@ def test_fetch_fails_when_a_revision_is_written_wrong(models: Path) -> None:
     assert run("fetch", "llama-4", "--revision", "main").exit_code == 2
 
 
+def test_fetch_compares_engines_anew_when_they_are_of_other_versions(models: Path, own_file: Path) -> None:
+    run("add", "llama-4", own_file)
+    record = models / "encodings" / "llama-4.json"
+    judged = record.read_text()
+    assert "compared anew" not in run("fetch", "llama-4").output
+    record.write_text(judged.replace("splintr ", "splintr 0.0."))
+    assert "1 compared anew" in run("fetch", "llama-4").output
+    assert record.read_text() == judged
+
+
 def test_fetch_reports_what_could_not_be_had_and_ends_with_3(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")

@@ -125,14 +125,16 @@ async def test_promises_are_done_once_however_often_they_are_found(store: Sqlite
     assert len(await in_file(store, "id FROM holds")) == 1
 
 
-async def test_failed_commit_loses_nothing(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [sqlite3.OperationalError("database or disk is full"), OverflowError("too large")])
+async def test_failed_commit_loses_nothing(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     await granted(store, order(rigid(DAY, 60, 100)))
     await store.settle("r1", (7,), read=[], now=NOW, entry=entry())
     file = file_of(store)
 
     def failing() -> None:
-        file.roll_back()
-        raise sqlite3.OperationalError("database or disk is full")
+        raise error
 
     with monkeypatch.context() as patched:
         patched.setattr(file, "commit", failing)
